@@ -1,4 +1,4 @@
-//! Digests of files and values: whether something is still what it was. They tell damage and mix-ups, not forgery.
+//! Digests of files and values, which show whether something has changed. They detect damage and mix-ups, not forgery.
 
 use std::fmt::Display;
 use std::io::Read;
@@ -10,13 +10,13 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::error::{Error, Result};
 use crate::files;
 
-/// 64 bits of XXH3, in hexadecimal digits. It runs at the speed of memory, so that reading is what a digest costs.
+/// 64 bits of XXH3, in hexadecimal digits. Hashing is as fast as memory, so the cost of a digest is that of reading.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Digest(String);
 
 impl Digest {
-    /// Of the content of a file.
+    /// The digest of the content of a file.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -33,12 +33,12 @@ impl Display for Digest {
     }
 }
 
-/// A [`Digest`] in the making.
+/// The state of computing a [`Digest`].
 #[derive(Default)]
 pub struct Digester(Box<Xxh3>);
 
 impl Digester {
-    /// Adds bytes with their number, so that what one call ended with is not what the next began with.
+    /// Adds bytes with their length, so that the boundaries between calls affect the digest.
     pub fn bytes(&mut self, bytes: &[u8]) {
         self.0.update(&(bytes.len() as u64).to_le_bytes());
         self.0.update(bytes);
@@ -70,7 +70,7 @@ impl Digester {
         Ok(())
     }
 
-    /// The digest of all that was added.
+    /// The digest of everything added so far.
     pub fn finish(&self) -> Digest {
         Digest(format!("{:016x}", self.0.digest()))
     }
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn a_digest_tells_contents_apart_and_where_they_are_divided() {
+    fn a_digest_depends_on_the_content_and_on_its_division_into_parts() {
         assert_eq!(of(&[b"ab", b"c"]), of(&[b"ab", b"c"]));
         assert_ne!(of(&[b"ab", b"c"]), of(&[b"a", b"bc"]));
         assert_ne!(of(&[b"abc"]), of(&[b"abd"]));
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn a_files_digest_follows_every_bit_of_it() {
+    fn a_files_digest_depends_on_every_bit() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a");
         let mut bytes = vec![7u8; 3 << 20];

@@ -1,44 +1,46 @@
-//! One error type: a variant a kind of failure, holding what was expected, what was found and the way out.
+//! The error type of the crate: a variant for each kind of failure, with what was expected, what was found and the way
+//! out.
 
 use std::path::{Path, PathBuf};
 
 /// `std::result::Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Everything that the world can do wrong. Each message is one sentence that names the thing and the way out.
+/// The errors of the crate. Each message is one sentence that names the subject, what is wrong with it, and the way
+/// out.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The operating system refused a file operation.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
-        /// What was tried: "read", "write", "create", …
+        /// The operation: "read", "write", "create", …
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
-        /// The system's reason.
+        /// The reason that the system reports.
         source: std::io::Error,
     },
-    /// A file is there but is not what it should be.
+    /// A file exists, but its content is invalid.
     #[error("{}: {why}", path.display())]
     File {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it and what would be right.
+        /// What is wrong with it, and the way out.
         why: String,
     },
-    /// A row of a dataset is unusable.
+    /// A row of a dataset is invalid.
     #[error("{}:{line}: {why}", path.display())]
     Row {
         /// The dataset.
         path: PathBuf,
         /// The line, counted from 1.
         line: usize,
-        /// What is wrong with it and what would be right.
+        /// What is wrong with it, and the way out.
         why: String,
     },
-    /// A tensor of a model file has another shape than the model's configuration asks for.
-    #[error("{}: tensor {name} has shape {found:?}, config.json asks for {expected:?}: do the files belong together?", path.display())]
+    /// A tensor of a model file has another shape than the model's configuration requires.
+    #[error("{}: tensor {name} has shape {found:?}, but config.json requires {expected:?}: check that the files belong together", path.display())]
     TensorShape {
         /// The safetensors file.
         path: PathBuf,
@@ -46,44 +48,44 @@ pub enum Error {
         name: String,
         /// The shape in the file.
         found: Vec<usize>,
-        /// The shape that the configuration asks for.
+        /// The shape that the configuration requires.
         expected: Vec<usize>,
     },
-    /// An option, a configuration key or an argument has an unusable value.
+    /// An option, a configuration key or an argument has an invalid value.
     #[error("{what}: {why}")]
     Config {
         /// The option or key.
         what: String,
-        /// What is wrong with its value and what would be right.
+        /// What is wrong with its value, and the way out.
         why: String,
     },
-    /// Text of more tokens than the model can take.
+    /// A text has more tokens than the model, or an option, allows.
     #[error("{what} has {tokens} tokens, the model takes {limit}: shorten it")]
     TooLong {
-        /// What is too long.
+        /// The text.
         what: String,
         /// Its length in tokens.
         tokens: usize,
         /// The model's (or the option's) limit in tokens.
         limit: usize,
     },
-    /// A hub of models and datasets cannot be reached, or what it says cannot be true.
+    /// A hub of models and datasets cannot be reached, or its answer is invalid.
     #[error("{repo}: {why}")]
     Hub {
         /// The repository.
         repo: String,
-        /// What happened and the way out.
+        /// What happened, and the way out.
         why: String,
     },
-    /// No GPU that fits the request.
+    /// There is no GPU that fits the request.
     #[error("{0}")]
     NoGpu(String),
-    /// A single binding or buffer above what the GPU allows.
+    /// A single binding or buffer would exceed the GPU's limit.
     #[error("{what} needs {} in one buffer, the GPU allows {}: {remedy}", size(*needed), size(*limit))]
     Limit {
         /// The tensor.
         what: String,
-        /// Bytes asked for.
+        /// The requested size in bytes.
         needed: u64,
         /// The GPU's limit in bytes.
         limit: u64,
@@ -98,32 +100,32 @@ pub enum Error {
     OutOfMemory {
         /// The buffer that did not fit.
         what: String,
-        /// Its size in bytes.
+        /// The size in bytes.
         bytes: u64,
-        /// Bytes allocated before it.
+        /// The number of bytes that were allocated before.
         held: u64,
-        /// Bytes that may be allocated in all, where the device was opened with such a limit.
+        /// The limit of all allocations in bytes, if the device was opened with one.
         limit: Option<u64>,
         /// The way out.
         remedy: Remedy,
     },
-    /// The driver took the device away.
+    /// The device was lost.
     #[error(
         "the GPU was lost ({0}): open it again, and resume from the last checkpoint; if it happens again, update the driver"
     )]
     DeviceLost(String),
-    /// A process that trains together with this one cannot be reached any more, or says what cannot be.
+    /// Another process of the same training cannot be reached any more, or sent something invalid.
     #[error("{0}")]
     Ranks(String),
-    /// A process that trains together with this one has failed, and tells its user.
+    /// Another process of the same training has failed, and reports its own error.
     #[error("rank {rank}: {why}")]
     OtherRank {
-        /// Its number.
+        /// The rank of that process.
         rank: usize,
-        /// Its error.
+        /// The error of that process.
         why: String,
     },
-    /// wgpu refused something that it should not have been asked for.
+    /// wgpu rejected a call, which is a fault of this crate.
     #[error("the GPU refused {what}: {why}")]
     Gpu {
         /// The call.
@@ -145,44 +147,44 @@ pub enum Error {
         /// The op.
         op: &'static str,
     },
-    /// Too many steps in a row with a loss or gradient that is not finite.
+    /// Too many consecutive steps had a loss or gradient that is not finite.
     #[error(
         "{count} steps in a row had a loss or gradient that is not finite: lower the learning rate or the loss's beta, or \
          check the data of these steps"
     )]
     NonFinite {
-        /// How many in a row.
+        /// The number of consecutive steps.
         count: usize,
     },
-    /// A check that the run makes on itself failed.
+    /// A check of the run's own results failed.
     #[error("{0}")]
     SelfCheck(String),
-    /// A judge could not do its work at all.
+    /// A judge failed.
     #[error("judge {name}: {why}")]
     Judge {
-        /// Which judge.
+        /// The judge.
         name: String,
-        /// What happened and the way out.
+        /// What happened, and the way out.
         why: String,
     },
-    /// Somebody asked for an end, or to cancel a step: a run has saved what it was asked to, and a step can be taken again.
+    /// The run or the step was cancelled on request. A run has saved what it was asked to save; a step can be repeated.
     #[error("interrupted")]
     Interrupted,
 }
 
-/// What makes room on a GPU.
+/// Ways to reduce the use of GPU memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Remedy {
-    /// Fewer texts at once, or shorter ones.
+    /// Fewer or shorter texts at a time.
     SmallerBatch,
     /// A LoRA adapter of a lower rank.
     LowerRank,
     /// Training a LoRA adapter rather than all weights.
     FewerTrained,
-    /// A model of smaller weights.
+    /// A model with smaller weights.
     SmallerModel,
-    /// Anything that takes less memory in all.
+    /// Anything that reduces the total memory.
     LessMemory,
 }
 
@@ -198,7 +200,7 @@ impl std::fmt::Display for Remedy {
     }
 }
 
-/// What a limit of memory allows, up to the ways out.
+/// The part of the message about the memory limit, up to the ways out.
 fn up_to(limit: Option<u64>) -> String {
     match limit {
         Some(limit) => format!(", memory_limit allows {}): raise memory_limit, or ", size(limit)),
@@ -206,12 +208,12 @@ fn up_to(limit: Option<u64>) -> String {
     }
 }
 
-/// Bytes for a reader: "159 MiB", "2.4 GiB".
+/// Formats bytes for a reader: "159 MiB", "2.4 GiB".
 pub fn size(bytes: u64) -> String {
     let units = ["bytes", "KiB", "MiB", "GiB", "TiB"];
     let mut value = bytes as f64;
     let mut unit = 0;
-    // 1023.96 MiB is a GiB to a reader.
+    // Values that would round to 1000 or more are shown in the next unit.
     while value >= 999.5 && unit + 1 < units.len() {
         value /= 1024.0;
         unit += 1;
@@ -221,24 +223,24 @@ pub fn size(bytes: u64) -> String {
 }
 
 impl Error {
-    /// An [`Error::Io`] about `path`, for `map_err`.
+    /// Creates an [`Error::Io`] about `path`, for `map_err`.
     pub fn io(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Error {
         let path = path.as_ref().to_owned();
         move |source| Error::Io { action, path, source }
     }
 
-    /// An [`Error::File`] about `path`.
+    /// Creates an [`Error::File`] about `path`.
     pub fn file(path: impl AsRef<Path>, why: impl Into<String>) -> Error {
         Error::File { path: path.as_ref().to_owned(), why: why.into() }
     }
 
-    /// An [`Error::Hub`] about the repository `repo`.
+    /// Creates an [`Error::Hub`] about the repository `repo`.
     #[cfg(feature = "http")]
     pub(crate) fn hub(repo: impl std::fmt::Display, why: impl Into<String>) -> Error {
         Error::Hub { repo: repo.to_string(), why: why.into() }
     }
 
-    /// An [`Error::Config`] about the option or key `what`.
+    /// Creates an [`Error::Config`] about the option or key `what`.
     pub fn config(what: impl Into<String>, why: impl Into<String>) -> Error {
         Error::Config { what: what.into(), why: why.into() }
     }
@@ -249,7 +251,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_are_told_in_units_that_a_reader_knows() {
+    fn sizes_are_shown_in_readable_units() {
         for (bytes, text) in [
             (0, "0 bytes"),
             (999, "999 bytes"),

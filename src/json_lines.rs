@@ -1,4 +1,4 @@
-//! Files of JSON, a line a row, that grow at their end while a program runs, and that a crash may tear.
+//! JSON Lines files that a program appends to while it runs, and whose last line may be incomplete after a crash.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -10,20 +10,20 @@ use serde::de::DeserializeOwned;
 use crate::error::{Error, Result};
 use crate::files;
 
-/// A file that one process writes to, open at its end.
+/// A file that only this process writes to, opened for appending.
 pub(crate) struct JsonLines {
     path: PathBuf,
     file: File,
-    /// Bytes that are whole lines.
+    /// The length of the complete lines in bytes.
     length: u64,
 }
 
 impl JsonLines {
-    /// Opens the file `path`, or begins it; returns what it holds. A last line that a crash has torn is removed. `wrong`: what
-    /// to say of a line that is no row.
+    /// Opens or creates the file `path`, and returns its rows. An incomplete last line, left by a crash, is removed.
+    /// `wrong` returns the message about an invalid line.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Row`] for a line that is no row.
+    /// [`Error::Io`]; [`Error::Row`] for an invalid line.
     pub fn open<T: DeserializeOwned>(
         path: &Path,
         wrong: impl Fn(serde_json::Error) -> String,
@@ -44,16 +44,16 @@ impl JsonLines {
         Ok((JsonLines { path: path.to_owned(), file, length: whole as u64 }, rows))
     }
 
-    /// Adds rows, which are on the disk on return.
+    /// Appends rows and syncs them to the disk.
     ///
     /// # Errors
-    /// [`Error::Io`]; the file is as it was.
+    /// [`Error::Io`]; the file is then unchanged.
     pub fn append(&mut self, rows: &[impl Serialize]) -> Result<()> {
         let lines = lines(rows);
         let written = self.file.write_all(&lines).and_then(|()| self.file.sync_data());
         match written {
             Ok(()) => self.length += lines.len() as u64,
-            // Half a line must not stand before the next one. The first error is the one worth telling.
+            // An incomplete line must not precede the next one. Only the first error is reported.
             Err(_) => drop(self.file.set_len(self.length)),
         }
         written.map_err(Error::io("write", &self.path))
@@ -62,7 +62,7 @@ impl JsonLines {
 
 #[cfg(all(test, target_os = "linux"))]
 impl JsonLines {
-    /// A file that takes nothing.
+    /// A file to which nothing can be written.
     pub fn on_a_full_disk() -> JsonLines {
         let path = PathBuf::from("/dev/full");
         let file = OpenOptions::new().append(true).open(&path).expect("Linux has it");
@@ -70,15 +70,15 @@ impl JsonLines {
     }
 }
 
-/// A file that may be done without, and that other processes may write to as well, open at its end.
+/// An optional file that other processes may write to as well, opened for appending.
 pub(crate) struct SharedJsonLines {
     path: PathBuf,
     file: File,
 }
 
 impl SharedJsonLines {
-    /// Opens the file `path`, or begins it; returns what it holds, and how many lines are no rows: they are passed over, and a
-    /// torn last one is ended.
+    /// Opens or creates the file `path`, and returns its rows and the number of invalid lines, which are skipped. An
+    /// incomplete last line is terminated.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -98,7 +98,7 @@ impl SharedJsonLines {
         Ok((SharedJsonLines { path: path.to_owned(), file }, rows, skipped))
     }
 
-    /// Adds rows, in one write.
+    /// Appends rows in one write.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_row_that_cannot_be_written_is_an_error_and_does_not_count() {
+    fn a_row_that_cannot_be_written_is_an_error_and_is_not_counted() {
         let mut lines = JsonLines::on_a_full_disk();
         let error = lines.append(&["a row"]).unwrap_err().to_string();
         assert!(error.starts_with("cannot write /dev/full"), "{error}");

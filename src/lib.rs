@@ -1,6 +1,77 @@
-#![doc = include_str!("../README.md")]
+//! Aligns small language models with feedback from a judge, on any GPU that WebGPU reaches.
+//!
+//! In online training, the policy (the model being trained) writes two responses to each prompt, a judge compares them, and
+//! a DPO, IPO or SLiC step follows at once ([Guo et al. 2024](https://arxiv.org/abs/2402.04792)). The judge is a model, a
+//! rule, a person, a server, or your own code. The library also has supervised fine-tuning, DPO on a dataset of preference
+//! pairs, reward models, LoRA adapters and sampling. Models are folders in the Hugging Face layout, or GGUF files.
+//!
+//! All floating-point computation is done by WGSL compute shaders, which [`wgpu`] runs on Vulkan, Metal or DirectX 12,
+//! and in browsers on WebGPU. The library needs neither CUDA nor Python. It prints nothing and returns errors for invalid
+//! input.
+//!
+//! # Example
+//!
+//! Online DPO with a rule as the judge, which prefers the shorter response:
+//!
+//! ```no_run
+//! use oaif::Wait;
+//! use oaif::data::{Columns, read_prompts};
+//! use oaif::gpu::{Gpu, GpuOptions};
+//! use oaif::judge::Rule;
+//! use oaif::preference::PreferenceLoss;
+//! use oaif::train::{AlignOptions, Policy, TrainOptions, Trainer};
+//!
+//! fn main() -> oaif::Result<()> {
+//!     let gpu = Gpu::open(&GpuOptions::default()).wait()?;
+//!     let train = TrainOptions::default().learning_rate(1e-5);
+//!     let align = AlignOptions::new(PreferenceLoss::Dpo { beta: 0.1 });
+//!     let prompts = read_prompts("prompts.jsonl".as_ref(), &Columns::default())?;
+//!     let policy = Policy::load(&gpu, "MODEL".as_ref(), &train).wait()?;
+//!     let judge = Rule::parse("shorter")?;
+//!     let mut trainer = Trainer::online(policy, &prompts, judge, &train, &align).wait()?;
+//!     while let Some(report) = trainer.step().wait()? {
+//!         println!("step {}: loss {:?}", report.step, report.loss);
+//!     }
+//!     trainer.policy().save("aligned".as_ref()).wait()
+//! }
+//! ```
+//!
+//! Everything that waits for the GPU is a future, which any executor can poll. `Wait::wait` blocks on one.
+//!
+//! # Where to go next
+//!
+//! - [`train`]: [`train::Trainer`] runs online, offline, supervised and reward training, one step at a time; it saves and
+//!   resumes checkpoints.
+//! - [`judge`]: the judges, and the trait [`judge::Judge`] to implement your own.
+//! - [`generate`]: sampling with [`generate::Generator`], streams of text, and conversations with [`generate::Chat`].
+//! - [`data`]: readers for datasets, and the tokenizer.
+//! - [`model`]: LoRA settings, weight formats and scoring.
+//! - [`gpu`]: opening a GPU, or sharing the `wgpu::Device` of your application with [`gpu::Gpu::from_device`].
+//! - [`files`]: folders in memory, which can take the place of folders on disk.
+//! - [`unstable`]: the internals. They may change in any release.
+//!
+//! In the repository, `docs/embedding.md` describes how to use the library in an application, and how programs in other
+//! languages use the `oaif` program. `docs/surface.rs` lists the stable items. `examples/` has complete programs: `align.rs`
+//! has a judge of its own, and `embed.rs` is a whole application.
+//!
+//! # Features
+//!
+//! | feature | default | adds |
+//! |---|---|---|
+//! | `cli` | yes | the program `oaif` |
+//! | `http` | yes | servers as judges; models and datasets by name from the Hugging Face hub |
+//! | `parquet` | yes | datasets in Parquet |
+//! | `ui` | yes | the live page of a run, and a page for labelling by hand |
+//! | `demo` | yes | the synthetic task of `oaif demo` |
+//! | `report` | by `cli` and `demo` | reports with figures |
+//! | `bench` | by `cli` | the cases that `oaif bench` measures |
+//! | `mpi` | no | distributed training with MPI; the build needs an MPI library and libclang |
+//!
+//! An application needs few of them: `oaif = { version = "0.1", default-features = false }` builds the library alone.
+
 #![deny(missing_docs)]
-// What tuning, benchmarks and the program alone use. The first two wait for the GPU on their thread, and are not for a browser.
+// Some items are used only by tuning, by benchmarks or by the program. Tuning and benchmarks block on the GPU, so they are
+// not built for browsers.
 #![cfg_attr(
     any(target_arch = "wasm32", not(all(feature = "bench", feature = "cli", feature = "demo"))),
     allow(dead_code, unused_imports)
@@ -11,6 +82,8 @@ mod json_lines;
 mod listeners;
 mod lock;
 mod panics;
+#[cfg(doctest)]
+mod readme;
 #[cfg(feature = "http")]
 mod redirects;
 mod signal;
@@ -23,13 +96,12 @@ pub use error::{Error, Result};
 pub use task::Task;
 #[cfg(not(target_arch = "wasm32"))]
 pub use task::{Wait, block_on};
-/// The version of wgpu whose devices are shared.
+/// The version of wgpu whose devices can be shared.
 pub use wgpu;
 
-// The surface: what an application may count on, theme by theme; docs/surface.rs lists it. Within the crate the same paths
-// lead to all of a theme.
+// The stable items, by topic; docs/surface.rs lists them. Within the crate, each of these modules has all items of its topic.
 
-/// GPUs: opening one, or sharing an application's; what they hold.
+/// GPUs: opening one, sharing the device of an application, and reports of memory use.
 pub mod gpu {
     #[doc(inline)]
     pub use crate::unstable::gpu::{
@@ -40,7 +112,7 @@ pub mod gpu {
     pub(crate) use crate::unstable::gpu::*;
 }
 
-/// Models, LoRA adapters, and the probabilities that a model gives to texts.
+/// Models, LoRA adapters, and the log-probabilities of texts.
 pub mod model {
     #[doc(inline)]
     pub use crate::unstable::model::stream::Capacity;
@@ -52,7 +124,7 @@ pub mod model {
     pub(crate) use crate::unstable::model::*;
 }
 
-/// Texts: prompts, preferences, conversations, files of them, tokens.
+/// Datasets and texts: prompts, preference pairs, conversations, tokens.
 pub mod data {
     #[doc(inline)]
     pub use crate::unstable::data::packing::Tree;
@@ -67,7 +139,7 @@ pub mod data {
     pub(crate) use crate::unstable::data::*;
 }
 
-/// Answers: whole, or as they come.
+/// Sampling: whole responses, streams of text, and conversations.
 pub mod generate {
     #[doc(inline)]
     pub use crate::unstable::generate::{
@@ -78,7 +150,7 @@ pub mod generate {
     pub(crate) use crate::unstable::generate::*;
 }
 
-/// Who says which answer is better: models, rules, people, servers, an application's own.
+/// Judges, which compare two responses: models, rules, persons, servers, and your own.
 pub mod judge {
     #[doc(inline)]
     pub use crate::unstable::judge::human::{
@@ -110,7 +182,7 @@ pub mod judge {
     pub(crate) use crate::unstable::judge::*;
 }
 
-/// Losses of preferences.
+/// Preference losses.
 pub mod preference {
     #[doc(inline)]
     pub use crate::unstable::preference::{Objective, PreferenceLoss};
@@ -118,7 +190,7 @@ pub mod preference {
     pub(crate) use crate::unstable::preference::*;
 }
 
-/// Training, a step at a time.
+/// Training, one step at a time.
 pub mod train {
     #[doc(inline)]
     pub use crate::unstable::optim::OptimiserKind;
@@ -135,7 +207,7 @@ pub mod train {
     pub(crate) use crate::unstable::train::*;
 }
 
-/// Files in memory, which all that takes a path takes.
+/// Files in memory, which are accepted wherever a path is.
 pub mod files {
     #[doc(inline)]
     pub use crate::unstable::files::MemoryFolder;

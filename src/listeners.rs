@@ -1,20 +1,20 @@
-//! Who hears of changes of something shared.
+//! Functions that are called when something shared changes.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 type Listener = Arc<dyn Fn() -> bool + Send + Sync>;
 
-/// Functions to be called after a change, each until it returns `false`.
+/// Functions that are called after a change; each until it returns `false`.
 #[derive(Default)]
 pub(crate) struct Listeners(Mutex<Vec<Listener>>);
 
 impl Listeners {
-    /// Adds one.
+    /// Adds a function.
     pub fn add(&self, listener: impl Fn() -> bool + Send + Sync + 'static) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::new(listener));
     }
 
-    /// Calls all of them. One may add others.
+    /// Calls all functions, which may add others.
     pub fn call(&self) {
         let listeners = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let gone: Vec<Listener> = listeners.into_iter().filter(|listener| !listener()).collect();

@@ -1,61 +1,62 @@
-//! One process at a time in the folder of a run or of an evaluation.
+//! Locks, which ensure that only one process at a time writes to the folder of a run or an evaluation.
 
 use std::fs::{File, TryLockError};
 use std::path::Path;
 
 use crate::error::{Error, Result};
 
-/// The right to write into a folder, held until it is dropped or the process ends, however it ends.
+/// The exclusive right to write to a folder, held until it is dropped or the process ends in any way.
 #[derive(Debug)]
 pub(crate) struct Lock {
     file: Option<File>,
 }
 
 impl Lock {
-    /// Locks a folder that is there.
+    /// Locks an existing folder.
     ///
     /// # Errors
-    /// [`Error::File`] where another process holds it.
+    /// [`Error::File`] if another process holds the lock.
     pub fn take(dir: &Path) -> Result<Lock> {
         let file = open(dir).map_err(|e| Error::file(dir, unwritable(&e)))?;
         match file.try_lock() {
             Ok(()) => Ok(Lock { file: Some(file) }),
             Err(TryLockError::WouldBlock) => {
                 let who = holder(&file).map_or("another process".into(), |id| format!("process {id}"));
-                let why = format!("is in use by {who}: wait for its end, or give another output folder");
+                let why = format!("is in use by {who}: wait until it ends, or give another output folder");
                 Err(Error::file(dir, why))
             }
-            // Some network file systems have no locks.
+            // Some network file systems do not support locks.
             Err(TryLockError::Error(_)) => Ok(Lock { file: None }),
         }
     }
 }
 
 impl Drop for Lock {
-    /// A child process that is just being started has the file, too: closed here alone it would stay locked.
+    /// Unlocks explicitly: a child process that is being started may share the file, and closing it here would not
+    /// unlock it.
     fn drop(&mut self) {
         let _ = self.file.as_ref().map(File::unlock);
     }
 }
 
-/// Why a folder is no place for results.
+/// The message about a folder that cannot be written to.
 pub(crate) fn unwritable(error: &std::io::Error) -> String {
     format!("cannot be written to ({error}): give another output folder")
 }
 
-/// The folder itself, so that nothing is left in it.
+/// Opens the folder itself, so that no lock file is left in it.
 #[cfg(unix)]
 fn open(dir: &Path) -> std::io::Result<File> {
     File::open(dir)
 }
 
-/// Windows locks files alone.
+/// Windows can lock only files.
 #[cfg(not(unix))]
 fn open(dir: &Path) -> std::io::Result<File> {
     File::options().create(true).write(true).truncate(false).open(dir.join(".lock"))
 }
 
-/// The process that holds the lock of `file`, where the system tells.
+/// The process that holds the lock of `file`, if the system reports it.
 #[cfg(target_os = "linux")]
 fn holder(file: &File) -> Option<u32> {
     use std::os::unix::fs::MetadataExt;
@@ -79,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_is_locked_once_and_free_again_afterwards() {
+    fn a_folder_is_locked_by_one_process_until_the_lock_is_dropped() {
         let dir = tempfile::tempdir().unwrap();
         let lock = Lock::take(dir.path()).unwrap();
         let error = Lock::take(dir.path()).unwrap_err().to_string();

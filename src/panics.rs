@@ -1,4 +1,4 @@
-//! Panics of libraries that are known to panic on damaged files: errors here.
+//! Conversion of panics to errors, for libraries that panic on damaged files.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -8,14 +8,14 @@ thread_local! {
     static CAUGHT: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether this thread is inside a call whose panic becomes an error. Before that, a panic's own message is printed by
-/// the process's panic hook, which is the program's and not a library's to change: a program that asks here can leave
-/// it out.
+/// Whether this thread is inside a call whose panics are converted to errors. The process's panic hook prints the
+/// panic's message first. A library must not change the hook, but a program's hook can call this function and skip the
+/// message.
 pub fn panics_are_caught() -> bool {
     CAUGHT.get()
 }
 
-/// What `call` returns, or what it panicked with.
+/// Returns the result of `call`, or the payload of its panic.
 pub(crate) fn caught_any<T>(call: impl FnOnce() -> T) -> Result<T, Box<dyn Any + Send>> {
     let outer = CAUGHT.replace(true);
     let result = catch_unwind(AssertUnwindSafe(call));
@@ -23,13 +23,13 @@ pub(crate) fn caught_any<T>(call: impl FnOnce() -> T) -> Result<T, Box<dyn Any +
     result
 }
 
-/// What `call` returns, or the message of its panic.
+/// Returns the result of `call`, or the message of its panic.
 #[cfg(feature = "parquet")]
 pub(crate) fn caught<T>(call: impl FnOnce() -> T) -> Result<T, String> {
     caught_any(call).map_err(|panic| message(&*panic).to_owned())
 }
 
-/// What a panic says.
+/// The message of a panic.
 pub(crate) fn message(panic: &(dyn Any + Send)) -> &str {
     match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
         (Some(text), _) => text,

@@ -1,17 +1,17 @@
-//! What a callback, of wgpu or of a thread of ours, brings to a future.
+//! A one-shot channel from a callback, of wgpu or of one of our threads, to a future.
 
 use std::sync::{Arc, Mutex};
 #[cfg(not(target_arch = "wasm32"))]
 use std::task::Poll;
 use std::task::Waker;
 
-/// Something that a callback will bring.
+/// The receiving end.
 pub(crate) struct Signal<T> {
     state: Arc<Mutex<(Option<T>, Option<Waker>)>>,
 }
 
 impl<T: Send + 'static> Signal<T> {
-    /// The signal, and what the callback calls.
+    /// Creates a signal and the function that sends its value.
     pub fn new() -> (Signal<T>, impl FnOnce(T) + Send + 'static) {
         let state = Arc::new(Mutex::new((None, None::<Waker>)));
         let signal = Signal { state: state.clone() };
@@ -25,13 +25,13 @@ impl<T: Send + 'static> Signal<T> {
         (signal, set)
     }
 
-    /// Waits for what does not come from the device.
+    /// Waits for a value that does not come from the device.
     #[cfg(not(target_arch = "wasm32"))]
     pub async fn arrives(&self) -> T {
         std::future::poll_fn(|cx| self.take(cx.waker()).map_or(Poll::Pending, Poll::Ready)).await
     }
 
-    /// What it brought, or else a note of whom to wake.
+    /// Returns the value if it has arrived; otherwise registers the waker.
     pub fn take(&self, waker: &Waker) -> Option<T> {
         let mut state = self.state.lock().unwrap();
         let value = state.0.take();

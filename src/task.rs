@@ -1,6 +1,6 @@
-//! Futures without an executor of our own: whatever polls them will do, a window's event loop or a browser's.
+//! Helpers for futures. There is no executor: any one can poll them, such as a window's event loop or a browser's.
 //!
-//! Natively [`block_on`] and [`Wait`] wait for one on the calling thread.
+//! On native targets, [`block_on`] and [`Wait`] run a future on the calling thread.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -9,20 +9,20 @@ use std::time::Duration;
 
 use web_time::Instant;
 
-/// A future that can be sent to another thread, of a kind that is chosen while the program runs.
+/// A boxed future that can be sent to another thread.
 pub type Task<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// Runs a future to its end on this thread, which polls the GPU itself meanwhile.
+/// Runs a future to completion on this thread, which also polls the GPU.
 #[cfg(not(target_arch = "wasm32"))]
 pub fn block_on<F: Future>(future: F) -> F::Output {
     let _blocking = blocking::Blocking::begin();
     pollster::block_on(future)
 }
 
-/// [`block_on`] behind the call: `plan.run(&live).wait()?`.
+/// [`block_on`] as a method: `plan.run(&live).wait()?`.
 #[cfg(not(target_arch = "wasm32"))]
 pub trait Wait: Future + Sized {
-    /// Runs it to its end on this thread.
+    /// Runs the future to completion on this thread.
     fn wait(self) -> Self::Output {
         block_on(self)
     }
@@ -31,7 +31,7 @@ pub trait Wait: Future + Sized {
 #[cfg(not(target_arch = "wasm32"))]
 impl<F: Future> Wait for F {}
 
-/// Whether this thread is within [`block_on`], and may be blocked.
+/// Whether this thread is inside [`block_on`] and may therefore block.
 #[cfg(not(target_arch = "wasm32"))]
 pub(crate) mod blocking {
     use std::cell::Cell;
@@ -60,7 +60,7 @@ pub(crate) mod blocking {
     }
 }
 
-/// In a browser never: its one thread is the page's.
+/// Blocking is never allowed in a browser, since its only thread also runs the page.
 #[cfg(target_arch = "wasm32")]
 pub(crate) mod blocking {
     pub fn is_allowed() -> bool {
@@ -68,10 +68,10 @@ pub(crate) mod blocking {
     }
 }
 
-/// How long a future may keep a thread that must not block: half of a frame.
+/// The longest time that a future may occupy a thread that must not block: half a frame.
 const SLICE: Duration = Duration::from_millis(8);
 
-/// The time for which a future has kept its thread.
+/// Measures how long a future has occupied its thread.
 pub(crate) struct Slice {
     since: Instant,
 }
@@ -81,17 +81,17 @@ impl Slice {
         Slice { since: Instant::now() }
     }
 
-    /// Lets the thread do what else it has to, where the slice is over.
+    /// Yields to other work on the thread if the time slice is over.
     pub async fn give_way(&mut self) {
         if !blocking::is_allowed() && self.since.elapsed() > SLICE {
-            // In a browser, what is woken at once comes before the page is drawn.
+            // In a browser, a future that is woken immediately runs again before the page is drawn.
             futures_timer::Delay::new(Duration::ZERO).await;
             self.since = Instant::now();
         }
     }
 }
 
-/// Lets what else a future waits for have a look: see [`unless`].
+/// Yields once, so that other futures that are polled together with this one make progress; see [`unless`].
 pub(crate) async fn give_way() {
     let mut given = false;
     std::future::poll_fn(|cx| {
@@ -104,7 +104,7 @@ pub(crate) async fn give_way() {
     .await;
 }
 
-/// What `future` gives, unless `end` comes first.
+/// Returns the result of `future`, unless `end` completes first.
 pub(crate) async fn unless<T>(end: impl Future<Output = ()>, future: impl Future<Output = T>) -> Option<T> {
     let (mut end, mut future) = (std::pin::pin!(end), std::pin::pin!(future));
     std::future::poll_fn(|cx| match end.as_mut().poll(cx) {
@@ -114,7 +114,7 @@ pub(crate) async fn unless<T>(end: impl Future<Output = ()>, future: impl Future
     .await
 }
 
-/// What two futures give, both of which are polled until each is done.
+/// Polls two futures together, and returns the results of both.
 pub(crate) async fn both<A, B>(one: impl Future<Output = A>, other: impl Future<Output = B>) -> (A, B) {
     let (mut one, mut other) = (std::pin::pin!(one), std::pin::pin!(other));
     let (mut first, mut second) = (None, None);
@@ -140,7 +140,7 @@ pub(crate) async fn both<A, B>(one: impl Future<Output = A>, other: impl Future<
     .await
 }
 
-/// What a future has to say at once.
+/// Polls a future once, and returns its result if it is ready.
 pub(crate) fn poll_once<T>(future: Pin<&mut (impl Future<Output = T> + ?Sized)>) -> Option<T> {
     match future.poll(&mut Context::from_waker(std::task::Waker::noop())) {
         Poll::Ready(value) => Some(value),

@@ -1,29 +1,30 @@
-//! What the library is made of: kernels, layers, steps, files, the program. **No promise is made about any of it**: a
-//! patch release may change or remove what is here. Tests, benchmarks and tools that look inside use it, and so may you,
-//! with a version of this crate that is pinned (`oaif = "=0.1.0"`).
+//! The internals of the library: kernels, layers, steps, files, the program. **There is no promise of stability**: a
+//! patch release may change or remove anything in here. Tests, benchmarks and tools use it, and so can you, if you pin
+//! the version of this crate (`oaif = "=0.1.0"`).
 //!
-//! Layers, each importing only those before it:
+//! The layers, each of which imports only those before it:
 //!
-//! - [`error`], [`files`]: one error type; files that are whole or absent.
-//! - `task`: futures that any executor may poll, and [`Wait`](crate::Wait), which waits for one on this thread.
-//! - [`collective`]: processes that train together, and what they tell each other.
-//! - [`gpu`]: GPUs, buffers, shaders; a [`gpu::Recorder`] notes launches, a [`gpu::Plan`] replays them.
-//! - [`reference`](mod@reference): every op in plain `f64`, the oracle of tests and of `oaif doctor`.
+//! - [`error`], [`files`]: the error type; atomic writing of files.
+//! - `task`: futures that any executor can poll, and [`Wait`](crate::Wait), which blocks on one.
+//! - [`collective`]: communication between the processes of a distributed training.
+//! - [`gpu`]: GPUs, buffers, shaders; a [`gpu::Recorder`] records launches, a [`gpu::Plan`] replays them.
+//! - [`reference`](mod@reference): every op in plain `f64`, the reference for tests and for `oaif doctor`.
 //! - [`data`]: dataset rows, tokenizer, chat templates, packing of prefix trees.
-//! - [`ops`]: every op with its launch, its gradient rule and its rows of the table of cases.
-//! - [`tuning`]: which of the kernels' variants a device runs, chosen by trying.
+//! - [`ops`]: every op with its launch, its gradient rule and its test cases.
+//! - [`tuning`]: choice of kernel variants for a device, by measuring them.
 //! - [`model`]: configuration, weights, LoRA, the decoder, scoring.
-//! - [`gguf`]: the files of llama.cpp and Ollama, which [`data`] and [`model`] read as if they were a model's folder.
+//! - [`gguf`]: the files of llama.cpp and Ollama, which [`data`] and [`model`] read like a model folder.
 //! - [`generate`], [`preference`], [`optim`], [`judge`]: sampling, losses, optimisers, judges.
-//! - [`train`], [`eval`]: supervised, offline and online training; judging results.
-//! - `bench`: the cases that `oaif bench` and criterion time.
-//! - `report`: pages and pictures of what came out.
-//! - [`demo`]: a small world to try it all in.
-//! - `hub`: models, adapters and datasets by their names on the Hugging Face hub.
-//! - `ui`: a run's live page, and a page on which a person labels.
-//! - `cli`: the program; the only place that prints.
+//! - [`train`], [`eval`]: supervised, offline and online training; evaluation of results.
+//! - `bench`: the cases that `oaif bench` and criterion measure.
+//! - `report`: reports with figures.
+//! - [`demo`]: a small synthetic task to try everything on.
+//! - `hub`: models, adapters and datasets by name from the Hugging Face hub.
+//! - `ui`: the live page of a run, and a page for labelling by hand.
+//! - `cli`: the program; the only part that prints.
 //!
-//! Shape letters, the same everywhere: N tokens (rows), S sequences, T target rows, C hidden, H heads, K kv heads,
+//! Shape letters are the same everywhere: N tokens (rows), S sequences, T target rows, C hidden, H heads, K kv heads, D
+//! head size, F feed-forward, V vocabulary, L layers, R LoRA rank.
 //! D head size, F feed-forward, V vocabulary, L layers, R LoRA rank.
 
 #[cfg(all(feature = "bench", not(target_arch = "wasm32")))]

@@ -235,7 +235,7 @@ fn a_reward_model_cannot_be_trained_as_a_policy() {
     for error in errors {
         let error = error.unwrap().to_string();
         assert!(
-            error.starts_with("model: is a ") && error.ends_with("rates texts and writes none"),
+            error.starts_with("model: is a ") && error.ends_with("scores text and cannot generate it"),
             "{error}"
         );
     }
@@ -306,8 +306,8 @@ fn invalid_options_and_rows_are_named() {
     let xpo = DpoOptions::new(PreferenceLoss::Xpo { beta: 0.1, alpha: 1e-3 });
     begins(Trainer::offline(policy(), &pairs(), &train(), &xpo).wait().map(drop), "loss: xpo needs pairs");
     let empty: &std::path::Path = "".as_ref();
-    begins(policy().save(empty).wait(), "folder: has no name");
-    begins(Policy::load(&gpu, empty, &train()).wait().map(drop), "folder: has no name");
+    begins(policy().save(empty).wait(), "folder: has an empty path");
+    begins(Policy::load(&gpu, empty, &train()).wait().map(drop), "folder: has an empty path");
     assert!(!std::path::Path::new("model.safetensors").exists());
     let words = common::words();
     let long = [Prompt::from(words[0].as_str()), Prompt::from(vec![words[0].as_str(); 4000].join(" "))];

@@ -133,7 +133,10 @@ fn a_written_tokenizer_is_the_same() {
         compare(&Tokenizer::load(&path).unwrap(), &expected["kinds"][kind], kind);
         assert!(ChatTemplate::load(&path).unwrap().is_some());
     }
-    for (kind, part) in [("word-piece", "no such tokenizer"), ("metaspace", "into words")] {
+    for (kind, part) in [
+        ("word-piece", "does not support this tokenizer"),
+        ("metaspace", "no equivalent of its pre_tokenizer"),
+    ] {
         let path = dir.path().join("no.gguf");
         let why =
             model.save_gguf(&path, &fixture("tokenizers").join(kind), GgufFormat::F16).wait().unwrap_err();

@@ -112,12 +112,12 @@ fn a_file_that_makes_the_library_panic_or_grow_is_refused_by_name() {
         (
             "an undeclared special token",
             with(json!({"post_processor": template(json!({"SpecialToken": {"id": "<y>", "type_id": 0}}))})),
-            "writes \"<y>\", which its special_tokens lack",
+            "adds \"<y>\", which is missing from its special_tokens",
         ),
         (
             "a second text",
             with(json!({"post_processor": template(json!({"Sequence": {"id": "B", "type_id": 0}}))})),
-            "wants a second text",
+            "uses a second text",
         ),
         (
             "a long prefix",
@@ -147,12 +147,12 @@ fn a_file_that_makes_the_library_panic_or_grow_is_refused_by_name() {
         (
             "a long replacement",
             with(json!({"normalizer": replace("a", &"b".repeat(1000))})),
-            "writes 1000 bytes",
+            "inserts 1000 bytes",
         ),
         (
             "a long prepend",
             with(json!({"normalizer": {"type": "Prepend", "prepend": "b".repeat(1000)}})),
-            "writes 1000 bytes",
+            "inserts 1000 bytes",
         ),
         (
             "40 doubling decoders",
@@ -170,14 +170,14 @@ fn a_file_that_makes_the_library_panic_or_grow_is_refused_by_name() {
             "pre-tokenizers make a text longer",
         ),
         (
-            "pieces of no length",
+            "pieces of length 0",
             with(json!({"pre_tokenizer": {"type": "FixedLength", "length": 0}})),
-            "pieces of no length",
+            "pieces of length 0",
         ),
         (
             "1000 steps",
             with(json!({"normalizer": sequence("normalizers", &json!({"type": "NFC"}), 1000)})),
-            "at most 512",
+            "limit of 512",
         ),
         ("the highest id added", with(json!({"added_tokens": added(4294967295)})), "has id 4294967295"),
         ("an id beyond", with(json!({"added_tokens": added(1 << 40)})), "has id 1099511627776"),
@@ -228,5 +228,5 @@ fn a_file_above_the_size_limit_is_not_read() {
     let file = std::fs::File::create(dir.path().join("tokenizer.json")).unwrap();
     file.set_len(200 << 20).unwrap();
     let error = used(dir.path()).unwrap_err();
-    assert!(error.contains("has 200 MiB, at most 128 are read"), "{error}");
+    assert!(error.contains("has 200 MiB, more than the limit of 128"), "{error}");
 }

@@ -144,13 +144,13 @@ fn an_adapter_and_its_configuration_must_agree() {
         base.load_adapter(dir.path(), false)
     };
     let both = |key: &'static str, set: Value| try_config(&move |json| json[key] = set.clone());
-    assert_refused(both("target_modules", value!(["v_proj"])), &[q, "does not ask for"]);
+    assert_refused(both("target_modules", value!(["v_proj"])), &[q, "does not list"]);
     assert_refused(
         both("target_modules", value!(["q_proj", "v_proj", "k_proj"])),
         &["no tensor", "k_proj.lora_A"],
     );
-    assert_refused(both("r", value!(5)), &[q, "of rank 4", "says 5 (r, or rank_pattern)"]);
-    assert_refused(both("rank_pattern", value!({"v_proj": 2})), &["v_proj.lora_A", "of rank 4", "says 2"]);
+    assert_refused(both("r", value!(5)), &[q, "has rank 4", "says 5 (r, or rank_pattern)"]);
+    assert_refused(both("rank_pattern", value!({"v_proj": 2})), &["v_proj.lora_A", "has rank 4", "says 2"]);
     assert_refused(both("init_lora_weights", value!("pissa")), &["adapter_config.json", "init_lora_weights"]);
     assert_refused(
         try_tensors(&|t| {
@@ -180,7 +180,7 @@ fn an_adapter_and_its_configuration_must_agree() {
             let tensor = t[q].clone();
             t.insert(q.replace("base_model.model.", ""), tensor);
         }),
-        &["are one"],
+        &["are the same tensor"],
     );
     // The alternative names of PEFT and transformers refer to the same tensors.
     let want = logps(&gpu, &base.load_adapter(&fixture("tiny_adapters/regex"), false).unwrap(), &rows());
@@ -299,7 +299,7 @@ fn the_tensor_names_of_a_bare_and_of_a_wrapped_decoder_are_accepted() {
     for dir in
         [renamed(&|n| n.replacen("model.", "transformer.", 1)), renamed(&|n| format!("base_model.model.{n}"))]
     {
-        assert_refused(load(dir.path()), &["tensor(s)", "is config.json the right one?"]);
+        assert_refused(load(dir.path()), &["tensor(s)", "check that config.json belongs to this file"]);
     }
 }
 

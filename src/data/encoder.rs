@@ -1,4 +1,4 @@
-//! Texts to token ids: a prompt and what follows it, encoded together.
+//! Encoding of texts: a prompt and its completion are encoded together.
 
 use super::chat::{ChatTemplate, render_prompt, render_whole};
 use super::packing::Tree;
@@ -6,11 +6,11 @@ use super::rows::{Place, Text};
 use super::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
 
-/// Texts to token ids, as one model reads them.
+/// Encodes texts as one model reads them.
 ///
-/// A prompt and its completion are encoded together, as they are read: the completion's tokens are those behind the
-/// prompt's own, where the whole begins with these. Where it does not (a token spans the border, or a template renders
-/// a prompt differently once its answer follows), they are those behind the longest common beginning.
+/// A prompt and its completion are encoded together. If the ids of the whole begin with those of the prompt alone, the
+/// rest are the completion's. If they do not (a token spans the boundary, or a template renders a prompt differently
+/// when its response follows), the completion's ids are those after the longest common beginning.
 pub struct Encoder<'a> {
     /// The model's tokenizer.
     pub tokenizer: &'a Tokenizer,
@@ -21,18 +21,19 @@ pub struct Encoder<'a> {
 /// A prompt with its completions, encoded together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Encoded {
-    /// The prompt and each completion. A completion may have no token.
+    /// The prompt and each completion. A completion may be empty.
     pub tree: Tree,
-    /// How many of the prompt's own last tokens the whole does not have: 0, where it begins with the prompt's.
+    /// The number of tokens at the end of the separately encoded prompt that the whole does not have; 0 if the whole
+    /// begins with all of them.
     pub cut: usize,
 }
 
 impl Encoder<'_> {
-    /// A prompt by itself: a string with the tokenizer's special tokens, a conversation as its template renders it.
+    /// Encodes a prompt by itself: a string with the tokenizer's special tokens, a conversation as its template renders
+    /// it.
     ///
     /// # Errors
-    /// [`Error::Config`] for a prompt without a token, for one that the template refuses, and for a token that the
-    /// model does not have.
+    /// [`Error::Config`] for an empty prompt, an exception of the template, and a token that the model does not have.
     pub fn prompt(&self, prompt: &Text) -> Result<Vec<u32>> {
         let rendered = render_prompt(prompt, self.template)?;
         let ids = match prompt {
@@ -41,17 +42,17 @@ impl Encoder<'_> {
         };
         match ids.is_empty() {
             true => {
-                Err(Error::config("prompt", "is empty, and the tokenizer has no token to begin a text with"))
+                Err(Error::config("prompt", "is empty, and the tokenizer has no beginning-of-sequence token"))
             }
             false => Ok(ids),
         }
     }
 
-    /// A prompt with completions that follow it, each ended by the end-of-sequence token where `append_eos` says so
-    /// and it is a string: a conversation ends as its template ends it.
+    /// Encodes a prompt with completions. With `append_eos`, the end-of-sequence token is appended to each completion
+    /// that is a string; the end of a conversation depends on its template.
     ///
     /// # Errors
-    /// As [`Encoder::prompt`]; [`Error::Config`] where the first token of the whole belongs to a completion.
+    /// As [`Encoder::prompt`]; [`Error::Config`] if the first token of the whole belongs to a completion.
     pub fn encode(&self, prompt: &Text, completions: &[&Text], append_eos: bool) -> Result<Encoded> {
         let alone = self.prompt(prompt)?;
         let whole = |completion: &&Text| self.whole(Some(prompt), completion, append_eos);
@@ -59,8 +60,8 @@ impl Encoder<'_> {
         let common = |whole: &Vec<u32>| alone.iter().zip(whole).take_while(|(a, b)| a == b).count();
         let shared = wholes.iter().map(common).min().unwrap_or(alone.len());
         if shared == 0 {
-            let why = "ends within the first token of prompt and completion together, and the tokenizer has no token \
-                       to begin a text with: lengthen the prompt";
+            let why = "ends within the first token of prompt and completion together, and the tokenizer has no \
+                       beginning-of-sequence token: lengthen the prompt";
             return Err(Error::config("prompt", why));
         }
         let responses = wholes.into_iter().map(|mut ids| ids.split_off(shared)).collect();
@@ -68,7 +69,7 @@ impl Encoder<'_> {
         Ok(Encoded { tree: Tree { prompt: alone[..shared].to_vec(), responses }, cut })
     }
 
-    /// A text without a prompt: its first token stands for one. `append_eos` as in [`Encoder::encode`].
+    /// Encodes a text without a prompt; its first token takes the place of one. `append_eos` as in [`Encoder::encode`].
     pub fn text(&self, text: &Text, append_eos: bool) -> Result<Tree> {
         let mut ids = self.whole(None, text, append_eos)?;
         let rest = ids.split_off(1.min(ids.len()));
@@ -81,22 +82,23 @@ impl Encoder<'_> {
             return self.ids(completion, &text);
         }
         let Some((eos, written)) = self.tokenizer.eos().zip(self.tokenizer.eos_text()) else {
-            let why = "there is no end-of-sequence token to append: name one in tokenizer_config.json, or append none";
+            let why =
+                "has no end-of-sequence token to append: set one in tokenizer_config.json, or append none";
             return Err(Error::config("tokenizer", why));
         };
-        // As text, as TRL does it: the tokenizer says what a token does to the space before it.
+        // Appended as text, as in TRL, since the tokenizer defines how a token affects the space before it.
         if !text.ends_with(written) {
             text.push_str(written);
         }
         let mut ids = self.ids(completion, &text)?;
-        // A tokenizer may end every text with one more.
+        // The tokenizer's post-processor may append another one.
         if ids.ends_with(&[eos, eos]) {
             ids.pop();
         }
         Ok(ids)
     }
 
-    /// A template has written the special tokens itself.
+    /// Encodes rendered text. A template has already written the special tokens.
     fn ids(&self, of: &Text, rendered: &str) -> Result<Vec<u32>> {
         match of {
             Text::Plain(_) => self.tokenizer.encode(rendered),
@@ -105,7 +107,7 @@ impl Encoder<'_> {
     }
 }
 
-/// An error about a row's text, with the row's place.
+/// Adds a row's place to an error about its text.
 pub fn at(place: &Place) -> impl FnOnce(Error) -> Error {
     move |error| match error {
         Error::Config { what, why } => place.error(format!("{what}: {why}")),
@@ -136,17 +138,17 @@ mod tests {
         Text::Chat(Conversation { messages, ..Conversation::default() })
     }
 
-    /// The two texts encoded together; the whole's ids are those of the whole text.
+    /// Encodes two texts together.
     fn joined(encoder: &Encoder, prompt: &str, completion: &str, append_eos: bool) -> Encoded {
         encoder.encode(&text(prompt), &[&text(completion)], append_eos).unwrap()
     }
 
     #[test]
-    fn a_completion_has_the_ids_that_it_has_behind_its_prompt() {
+    fn a_completion_has_the_ids_that_follow_its_prompt() {
         let Some(dir) = shared("models/stories260K") else { return };
         let tokenizer = Tokenizer::load_for(&dir, 512).unwrap();
         let encoder = Encoder { tokenizer: &tokenizer, template: None };
-        // ../shared/cases/boundary-text, by transformers 5.24.
+        // Expected: transformers 5.24 (../shared/cases/boundary-text).
         for (prompt, completion, ids) in [
             ("Once upon a time", ", there was a", &[432, 383, 286, 261][..]),
             ("Once upon a time", " there was a", &[383, 286, 261]),
@@ -159,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_across_the_border_belongs_to_the_completion_and_is_counted() {
+    fn a_token_across_the_boundary_belongs_to_the_completion_and_is_counted() {
         let tokenizer = kind("byte-fallback");
         let encoder = Encoder { tokenizer: &tokenizer, template: None };
         let [alone, whole] = ["Once upo", "Once upon a time"].map(|t| tokenizer.encode(t).unwrap());
@@ -169,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_completion_that_changes_the_first_token_is_refused() {
+    fn a_completion_that_changes_the_first_token_is_an_error() {
         let tokenizer = kind("byte-level");
         let encoder = Encoder { tokenizer: &tokenizer, template: None };
         let error = encoder.encode(&text("i"), &[&text("n")], false);
@@ -181,14 +183,14 @@ mod tests {
         );
         let error = encoder.prompt(&text("")).unwrap_err().to_string();
         assert!(error.contains("prompt: is empty"), "{error}");
-        // With a token that begins each text there is always one before the completion.
+        // A beginning-of-sequence token always precedes the completion.
         let begun = kind("byte-fallback");
         let encoder = Encoder { tokenizer: &begun, template: None };
         assert_eq!(joined(&encoder, "", "fox", false).tree.prompt, [1]);
     }
 
     #[test]
-    fn two_completions_share_the_shorter_of_their_common_beginnings() {
+    fn two_completions_share_the_shorter_of_their_prompts() {
         let tokenizer = kind("byte-fallback");
         let encoder = Encoder { tokenizer: &tokenizer, template: None };
         let (prompt, plain, merged) = ("Once upo", text("!"), text("n"));
@@ -221,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tokenizer_that_ends_each_text_does_not_end_a_prompt() {
+    fn a_prompt_is_encoded_without_a_final_end_of_sequence_token() {
         let tokenizer = kind("both-ends");
         let encoder = Encoder { tokenizer: &tokenizer, template: None };
         let eos = tokenizer.eos().unwrap();
@@ -257,6 +259,6 @@ mod tests {
         let error = encoder.encode(&text("a"), &[&text(" <left>")], false).map_err(at(&place)).unwrap_err();
         let error = error.to_string();
         assert!(error.starts_with("rows.jsonl:7: text: has the token \"<left>\" with id 321"), "{error}");
-        assert!(error.contains("ids end at 320: take the token out"), "{error}");
+        assert!(error.contains("ids end at 320: remove the token"), "{error}");
     }
 }

@@ -10,41 +10,42 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// Rows that the tree takes. A response's last token is only predicted, so it takes no row.
+    /// The number of rows of the tree. A response's last token is only predicted, so it takes no row.
     pub fn rows(&self) -> usize {
         self.prompt.len() + self.responses.iter().map(|r| r.len().saturating_sub(1)).sum::<usize>()
     }
 
-    /// Target rows: one for each response token.
+    /// The number of target rows: one for each response token.
     pub fn targets(&self) -> usize {
         self.responses.iter().map(Vec::len).sum()
     }
 
-    /// The longest sequence in it.
+    /// The length of the longest sequence.
     pub fn length(&self) -> usize {
         self.prompt.len() + self.responses.iter().map(Vec::len).max().unwrap_or(0)
     }
 
-    /// The same sequences with the prompt repeated for each response.
+    /// Returns the same sequences with the prompt repeated for each response.
     pub fn unshared(&self) -> Vec<Tree> {
         let alone = |r: &Vec<u32>| Tree { prompt: self.prompt.clone(), responses: vec![r.clone()] };
         self.responses.iter().map(alone).collect()
     }
 }
 
-/// Which rows of a table each index comes from, the other way round: the gradient of a gather without atomics.
+/// The inverse index of a gather: for each row of the table, the positions that gathered it. It allows the gradient of
+/// a gather to be computed without atomics.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Inverse {
     /// Rows of the table, (U).
     pub rows: Vec<u32>,
-    /// Where each row's positions start in `order`, (U + 1).
+    /// The start of each row's positions in `order`, (U + 1).
     pub offsets: Vec<u32>,
     /// Positions of the gathered stream, sorted by row, then position.
     pub order: Vec<u32>,
 }
 
 impl Inverse {
-    /// Of the rows that occur.
+    /// The inverse for the rows that occur.
     pub fn of(indices: &[u32]) -> Inverse {
         let mut order: Vec<u32> = (0..indices.len() as u32).collect();
         order.sort_by_key(|t| (indices[*t as usize], *t));
@@ -60,7 +61,7 @@ impl Inverse {
         inverse
     }
 
-    /// Of every row below `rows`, whether it occurs or not.
+    /// The inverse for every row below `rows`, whether it occurs or not.
     pub fn of_all(indices: &[u32], rows: usize) -> Inverse {
         let mut order: Vec<u32> = (0..indices.len() as u32).collect();
         order.sort_by_key(|t| (indices[*t as usize], *t));
@@ -75,38 +76,39 @@ impl Inverse {
     }
 }
 
-/// Trees laid end to end: prompt, response 1, response 2, … They have been checked, see
+/// Trees laid out end to end: prompt, response 1, response 2, … They have passed the checks of
 /// [`Stream`](crate::model::stream::Stream).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Packed {
     /// Token ids, (N).
     pub ids: Vec<u32>,
-    /// Key rows that each row sees: prefix start and end, own start and end; half-open, and its own the last. There are as
-    /// many as the row's position in its sequence, and one, (N).
+    /// The key rows that each row attends to, (N): start and end of the prefix, start and end of its own sequence. The
+    /// ranges are half-open, and the row itself is the last key. The number of keys is the row's position in its
+    /// sequence plus one.
     pub spans: Vec<[u32; 4]>,
-    /// The row after the last one that sees this row as a key; the first is the row itself, (N).
+    /// The end of the rows that attend to this row as a key, (N). The range starts at the row itself.
     pub ends: Vec<u32>,
     /// The row that predicts each target, (T).
     pub target_rows: Vec<u32>,
-    /// The token to be predicted, (T).
+    /// The token that is predicted, (T).
     pub target_ids: Vec<u32>,
-    /// First target of each sequence, and the number of targets, (S + 1).
+    /// The first target of each sequence, and the number of targets, (S + 1).
     pub offsets: Vec<u32>,
 }
 
-/// A prompt, branches that follow it, and tokens that each branch could go on with.
+/// A prompt, branches that follow it, and tokens that may follow each branch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ChoiceTree {
     /// Token ids of the prompt, at least one.
     pub prompt: Vec<u32>,
     /// Token ids of each branch, at least one each.
     pub branches: Vec<Vec<u32>>,
-    /// The tokens whose probabilities after each branch are asked for.
+    /// The tokens whose probabilities are computed after each branch.
     pub choices: Vec<u32>,
 }
 
 impl ChoiceTree {
-    /// Rows that the tree takes.
+    /// The number of rows of the tree.
     pub fn rows(&self) -> usize {
         self.prompt.len() + self.branches.iter().map(Vec::len).sum::<usize>()
     }
@@ -118,7 +120,7 @@ impl Packed {
         self.spans.iter().map(|s| (s[1] - s[0] + s[3] - s[2]).saturating_sub(1)).collect()
     }
 
-    /// Packs `trees` in order. Each branch is a sequence whose targets are the choices, all after its last token.
+    /// Packs `trees` in order. Each branch is a sequence. Its targets are the choices, all predicted by its last token.
     pub fn of_choices<'a>(trees: impl IntoIterator<Item = &'a ChoiceTree>) -> Packed {
         let mut packed = Packed { offsets: vec![0], ..Packed::default() };
         for tree in trees {
@@ -158,7 +160,7 @@ impl Packed {
         }
     }
 
-    /// Adds a tree's prompt; returns its first row. `rows` is the size of the whole tree.
+    /// Adds the prompt of a tree with `rows` rows in total; returns its first row.
     fn prompt(&mut self, prompt: &[u32], rows: usize) -> u32 {
         assert!(!prompt.is_empty(), "a prompt needs at least one token");
         let start = self.ids.len() as u32;
@@ -186,7 +188,7 @@ impl Packed {
         self.ends.push(end);
     }
 
-    /// Sequences.
+    /// The number of sequences.
     pub fn sequences(&self) -> usize {
         self.offsets.len() - 1
     }
@@ -219,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_seen_and_queries_that_see_them_agree() {
+    fn key_spans_and_query_ends_agree() {
         let p = example();
         for (query, span) in p.spans.iter().enumerate() {
             for key in 0..p.ids.len() as u32 {

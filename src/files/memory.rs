@@ -1,15 +1,14 @@
-//! Folders in memory, under paths of their own: for models that come from elsewhere than a disk, and in a browser, which has
-//! none.
+//! Folders in memory with their own paths, for models that do not come from a disk, and for browsers, which have none.
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// How their paths begin.
+/// The prefix of their paths.
 const PREFIX: &str = "memory:";
 
-/// Content of the files in memory, by their paths.
+/// The content of the files in memory, by path.
 static FILES: Mutex<BTreeMap<PathBuf, Arc<[u8]>>> = Mutex::new(BTreeMap::new());
 static FOLDERS: AtomicU64 = AtomicU64::new(0);
 
@@ -17,7 +16,7 @@ fn files() -> MutexGuard<'static, BTreeMap<PathBuf, Arc<[u8]>>> {
     FILES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether a path leads into memory.
+/// Whether a path is in memory.
 pub(super) fn holds(path: &Path) -> bool {
     let first = path.components().next();
     first.is_some_and(|first| first.as_os_str().to_string_lossy().starts_with(PREFIX))
@@ -31,12 +30,12 @@ pub(super) fn put(path: &Path, content: Vec<u8>) {
     files().insert(path.to_owned(), content.into());
 }
 
-/// Removes a file, or a folder with all in it.
+/// Removes a file, or a folder with its content.
 pub(super) fn remove(path: &Path) {
     files().retain(|file, _| !file.starts_with(path));
 }
 
-/// Gives a file another path.
+/// Changes the path of a file.
 pub(super) fn rename(from: &Path, to: &Path) {
     let mut files = files();
     if let Some(content) = files.remove(from) {
@@ -49,7 +48,7 @@ pub(super) fn is_dir(path: &Path) -> bool {
     files().keys().any(|file| file != path && file.starts_with(path))
 }
 
-/// The files and folders right below `path`, sorted.
+/// The files and folders directly below `path`, sorted.
 pub(super) fn list(path: &Path) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = files()
         .keys()
@@ -59,7 +58,8 @@ pub(super) fn list(path: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// A folder in memory, which is there as long as this is. What reads and writes models by their paths takes its path, too.
+/// A folder in memory, which exists until it is dropped. Its path is accepted wherever models are read or written by
+/// path.
 ///
 /// ```
 /// # fn main() -> oaif::Result<()> {
@@ -73,7 +73,7 @@ pub struct MemoryFolder {
     path: PathBuf,
 }
 
-/// An empty one.
+/// An empty folder.
 impl Default for MemoryFolder {
     fn default() -> MemoryFolder {
         MemoryFolder::new::<&str>([])
@@ -81,7 +81,7 @@ impl Default for MemoryFolder {
 }
 
 impl MemoryFolder {
-    /// A folder of these files, by their names.
+    /// Creates a folder with these files, by name.
     pub fn new<N: AsRef<Path>>(files: impl IntoIterator<Item = (N, Vec<u8>)>) -> MemoryFolder {
         let number = FOLDERS.fetch_add(1, Ordering::Relaxed);
         let folder = MemoryFolder { path: PathBuf::from(format!("{PREFIX}{number}")) };
@@ -89,19 +89,19 @@ impl MemoryFolder {
         folder
     }
 
-    /// Adds a file, or replaces the one of this name; all names lead to files below the folder.
+    /// Adds or replaces a file. Only the normal components of the name count, so the file is always below the folder.
     pub fn insert(&self, name: impl AsRef<Path>, content: Vec<u8>) {
         let below = |part: &Component| matches!(part, Component::Normal(_));
         let name: PathBuf = name.as_ref().components().filter(below).collect();
         put(&self.path.join(name), content);
     }
 
-    /// Its path.
+    /// The path of the folder.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Its files by their names, those in folders below it as well.
+    /// The files by name, including those in subfolders.
     pub fn files(&self) -> Vec<(PathBuf, Arc<[u8]>)> {
         let name = |path: &PathBuf| path.strip_prefix(&self.path).ok().map(Path::to_owned);
         files().iter().filter_map(|(path, content)| Some((name(path)?, content.clone()))).collect()

@@ -1,4 +1,4 @@
-//! Reading small files, and writing files such that a crash leaves the old content or the new, never half.
+//! Reading of small files, and atomic writing: after a crash a file has either the old or the new content.
 
 mod memory;
 
@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 
 pub use memory::MemoryFolder;
 
-/// A file that is read, on disk or in memory.
+/// An open file, on disk or in memory.
 #[derive(Debug)]
 pub(crate) enum Opened {
     Disk(File),
@@ -38,7 +38,7 @@ impl Seek for Opened {
     }
 }
 
-/// Opens `path` to be read; also its length in bytes.
+/// Opens `path` for reading; also returns its length in bytes.
 pub(crate) fn open(path: &Path) -> Result<(Opened, u64)> {
     let opened = || {
         if memory::holds(path) {
@@ -53,7 +53,7 @@ pub(crate) fn open(path: &Path) -> Result<(Opened, u64)> {
     opened().map_err(Error::io("read", path))
 }
 
-/// The content of `path`.
+/// Returns the content of `path`.
 pub fn read(path: &Path) -> Result<Vec<u8>> {
     if memory::holds(path) {
         return match memory::get(path) {
@@ -64,7 +64,7 @@ pub fn read(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).map_err(Error::io("read", path))
 }
 
-/// Whether there is such a file or folder.
+/// Whether the file or folder exists.
 pub(crate) fn exists(path: &Path) -> bool {
     match memory::holds(path) {
         true => memory::get(path).is_some() || memory::is_dir(path),
@@ -72,17 +72,17 @@ pub(crate) fn exists(path: &Path) -> bool {
     }
 }
 
-/// Whether there is such a file.
+/// Whether the path is an existing file.
 pub(crate) fn is_file(path: &Path) -> bool {
     if memory::holds(path) { memory::get(path).is_some() } else { path.is_file() }
 }
 
-/// Whether there is such a folder.
+/// Whether the path is an existing folder.
 pub(crate) fn is_dir(path: &Path) -> bool {
     if memory::holds(path) { memory::is_dir(path) } else { path.is_dir() }
 }
 
-/// Its length in bytes.
+/// The length of a file in bytes.
 pub(crate) fn length(path: &Path) -> Result<u64> {
     if memory::holds(path) {
         return open(path).map(|(_, length)| length);
@@ -90,7 +90,7 @@ pub(crate) fn length(path: &Path) -> Result<u64> {
     fs::metadata(path).map(|found| found.len()).map_err(Error::io("read", path))
 }
 
-/// The path without links, of which there are none in memory.
+/// Resolves the links of a path; there are none in memory.
 pub(crate) fn real(path: &Path) -> Result<PathBuf> {
     match memory::holds(path) {
         true => Ok(path.to_owned()),
@@ -98,17 +98,17 @@ pub(crate) fn real(path: &Path) -> Result<PathBuf> {
     }
 }
 
-/// The text in `path`. A file that is not UTF-8 is [`Error::File`].
+/// Returns the text in `path`. A file that is not UTF-8 is [`Error::File`].
 pub fn read_text(path: &Path) -> Result<String> {
     String::from_utf8(read(path)?).map_err(|_| Error::file(path, "is not UTF-8 text"))
 }
 
-/// The JSON value in `path`. A file that is not JSON is [`Error::File`].
+/// Returns the JSON value in `path`. A file that is not JSON is [`Error::File`].
 pub fn read_json(path: &Path) -> Result<Value> {
     serde_json::from_slice(&read(path)?).map_err(|e| Error::file(path, format!("is not valid JSON ({e})")))
 }
 
-/// [`read_json`], but `None` where there is no such file.
+/// [`read_json`], but `None` if the file does not exist.
 pub fn read_json_if_present(path: &Path) -> Result<Option<Value>> {
     match read_json(path) {
         Err(Error::Io { source, .. })
@@ -120,7 +120,7 @@ pub fn read_json_if_present(path: &Path) -> Result<Option<Value>> {
     }
 }
 
-/// A path that leads to the same from any directory.
+/// Converts a path to one that does not depend on the current directory.
 pub(crate) fn absolute(path: &Path) -> PathBuf {
     if memory::holds(path) {
         return path.to_owned();
@@ -128,15 +128,15 @@ pub(crate) fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
-/// Refuses a path of nothing, which would lead to the directory that the program works in.
+/// Returns an error for an empty path, which would mean the current directory.
 pub(crate) fn check_named(path: &Path) -> Result<()> {
     match path.as_os_str().is_empty() {
-        true => Err(Error::config("folder", "has no name: give the path of one")),
+        true => Err(Error::config("folder", "has an empty path: give the path of a folder")),
         false => Ok(()),
     }
 }
 
-/// Gives a file, or what is in memory as one, another name. What has that name goes.
+/// Renames a file. An existing file of the new name is replaced.
 pub(crate) fn rename(from: &Path, to: &Path) -> Result<()> {
     if memory::holds(from) {
         memory::rename(from, to);
@@ -145,7 +145,7 @@ pub(crate) fn rename(from: &Path, to: &Path) -> Result<()> {
     fs::rename(from, to).map_err(Error::io("write", to))
 }
 
-/// Creates `dir` and what is missing above it.
+/// Creates `dir` and its missing parents.
 pub fn create_dir_all(dir: &Path) -> Result<()> {
     check_named(dir)?;
     if memory::holds(dir) {
@@ -154,7 +154,7 @@ pub fn create_dir_all(dir: &Path) -> Result<()> {
     fs::create_dir_all(dir).map_err(Error::io("create", dir))
 }
 
-/// The entries of a folder; none if there is no such folder.
+/// Returns the entries of a folder; none if it does not exist.
 pub(crate) fn list(dir: &Path) -> Result<Vec<PathBuf>> {
     if memory::holds(dir) {
         return Ok(memory::list(dir));
@@ -167,7 +167,7 @@ pub(crate) fn list(dir: &Path) -> Result<Vec<PathBuf>> {
     }
 }
 
-/// Removes a file or a folder with all in it, if it is there.
+/// Removes a file or a folder with its content, if it exists.
 pub(crate) fn remove(path: &Path) -> Result<()> {
     if memory::holds(path) {
         memory::remove(path);
@@ -184,9 +184,9 @@ pub(crate) fn remove(path: &Path) -> Result<()> {
     }
 }
 
-/// Makes the names in `dir` (files created, renamed, removed) survive a power cut.
+/// Makes changes of the names in `dir` (files created, renamed, removed) durable.
 pub fn sync_dir(dir: &Path) -> Result<()> {
-    // Windows opens no folders; its file systems journal names by themselves.
+    // Windows cannot open folders; its file systems journal names themselves.
     if cfg!(unix) {
         File::open(dir).and_then(|d| d.sync_all()).map_err(Error::io("sync", dir))?;
     }
@@ -200,11 +200,11 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     file.commit()
 }
 
-/// The content of a file to be: a temporary file in the same folder until it is [committed](Self::commit). Dropped before, it
-/// goes, and what was there stays.
+/// A file that is being written: a temporary file in the same folder until it is [committed](Self::commit). If it is
+/// dropped before, the temporary file is removed, and the old content stays.
 pub struct AtomicFile {
     path: PathBuf,
-    /// None once it is in its place.
+    /// `None` after the commit.
     content: Option<Content>,
 }
 
@@ -214,7 +214,7 @@ enum Content {
 }
 
 impl AtomicFile {
-    /// Begins the content of `path`.
+    /// Starts to write the content of `path`.
     pub fn create(path: &Path) -> Result<AtomicFile> {
         let content = if memory::holds(path) {
             Content::Memory(Vec::new())
@@ -226,7 +226,7 @@ impl AtomicFile {
         Ok(AtomicFile { path: path.to_owned(), content: Some(content) })
     }
 
-    /// Adds to it.
+    /// Appends bytes.
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
         match self.content.as_mut().expect("not committed yet") {
             Content::Disk { file, .. } => file.write_all(bytes).map_err(Error::io("write", &self.path)),
@@ -237,7 +237,7 @@ impl AtomicFile {
         }
     }
 
-    /// Puts it in its place: sync, rename, sync of the folder.
+    /// Moves the content to its path: sync, rename, sync of the folder.
     pub fn commit(mut self) -> Result<()> {
         if let Some(Content::Memory(content)) = &mut self.content {
             memory::put(&self.path, std::mem::take(content));
@@ -257,14 +257,14 @@ impl Drop for AtomicFile {
     fn drop(&mut self) {
         if let Some(Content::Disk { temporary, file }) = self.content.take() {
             drop(file);
-            // The first error is the one worth telling.
+            // An earlier error is the one that is reported.
             let _ = fs::remove_file(temporary);
         }
     }
 }
 
-/// Creates the temporary file `path` in place of whatever has its name, which is never followed: a link there may lead
-/// anywhere.
+/// Creates the temporary file `path`. An existing file of this name is replaced, not opened, since it may be a link to
+/// another place.
 pub(crate) fn create_new(path: &Path) -> io::Result<File> {
     match File::create_new(path) {
         Err(e) if e.kind() == ErrorKind::AlreadyExists => {
@@ -289,8 +289,8 @@ fn folder_of(path: &Path) -> &Path {
     }
 }
 
-/// For tests: the real input `name` below ../shared, or `None` after saying visibly (the harness captures
-/// `println!`, so past it) that the test is skipped.
+/// For tests: returns the real input `name` below ../shared, or `None` if it does not exist. The notice about the
+/// skipped test goes to stderr directly, since the harness captures `println!`.
 #[cfg(test)]
 pub(crate) fn shared(name: &str) -> Option<PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared").join(name);
@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn broken_json_is_a_file_error_and_an_absent_file_is_none_if_it_may_be() {
+    fn invalid_json_is_a_file_error_and_an_absent_optional_file_is_none() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.json");
         assert!(read_json_if_present(&path).unwrap().is_none());

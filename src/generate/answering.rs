@@ -1,4 +1,5 @@
-//! The loop of sampling: requests wait for slots, prompts are read into pages of the cache, slots decode together.
+//! The sampling loop: requests are queued for slots, prompts are read into pages of the cache, and the slots are
+//! decoded together.
 
 use std::collections::VecDeque;
 
@@ -7,25 +8,24 @@ use crate::data::tokenizer::{StopMatcher, Tokenizer};
 use crate::error::{Error, Result};
 use crate::model::kv_cache::KvPin;
 
-/// A prompt's place in the cache and how many unfinished samples use it.
+/// The place of a prompt in the cache, and the number of unfinished samples that use it.
 struct Page {
     request: usize,
     users: usize,
-    /// Whether the prompt is in it.
+    /// Whether the prompt has been read into it.
     read: bool,
 }
 
-/// What a slot works on.
+/// The sample in a slot.
 struct Running {
     request: usize,
     sample: usize,
     page: usize,
-    /// The token ids so far.
+    /// The token ids generated so far.
     ids: Vec<u32>,
 }
 
-/// Requests that are being answered. It has the generator's slots until it is dropped; a future of it may be dropped at any
-/// moment.
+/// Requests in progress. It holds the generator's slots until it is dropped. Its futures may be dropped at any point.
 pub(super) struct Answering<'g> {
     generator: &'g Generator,
     tokenizer: &'g Tokenizer,
@@ -33,7 +33,7 @@ pub(super) struct Answering<'g> {
     stop: &'g StopMatcher,
     seed: u32,
     results: Vec<Vec<Option<Response>>>,
-    /// Samples that wait for a slot.
+    /// Samples that are waiting for a slot.
     queue: VecDeque<(usize, usize)>,
     pages: Vec<Option<Page>>,
     running: Vec<Option<Running>>,
@@ -42,7 +42,7 @@ pub(super) struct Answering<'g> {
 }
 
 impl<'g> Answering<'g> {
-    /// Waits for the slots.
+    /// Waits for the generator's slots.
     pub async fn begin(
         generator: &'g Generator,
         tokenizer: &'g Tokenizer,
@@ -75,7 +75,7 @@ impl<'g> Answering<'g> {
         })
     }
 
-    /// Decodes up to so many tokens of each running sample; `false` when every sample has ended.
+    /// Decodes up to `steps` tokens of each running sample; returns `false` when every sample has ended.
     pub async fn look(&mut self, steps: u32) -> Result<bool> {
         self.refill().await?;
         if self.running.iter().all(Option::is_none) {
@@ -101,7 +101,7 @@ impl<'g> Answering<'g> {
         Ok(true)
     }
 
-    /// Takes the response of a slot, which is free then.
+    /// Stores the response of a slot and frees the slot.
     fn end(&mut self, slot: usize, response: Response) {
         let run = self.running[slot].take().expect("it runs");
         self.results[run.request][run.sample] = Some(response);
@@ -113,12 +113,12 @@ impl<'g> Answering<'g> {
         }
     }
 
-    /// The samples that run: request, sample, the token ids so far.
+    /// The running samples: request, sample, and the token ids so far.
     pub fn running(&self) -> impl Iterator<Item = (usize, usize, &[u32])> {
         self.running.iter().flatten().map(|run| (run.request, run.sample, &run.ids[..]))
     }
 
-    /// Whether a sample has ended, and its response.
+    /// The response of a sample, if it has ended.
     pub fn response(&self, request: usize, sample: usize) -> Option<&Response> {
         self.results[request][sample].as_ref()
     }
@@ -141,7 +141,7 @@ impl<'g> Answering<'g> {
         self.results.into_iter().map(|of| of.into_iter().map(answer).collect()).collect()
     }
 
-    /// The response, once it has ended.
+    /// Returns the response if it has ended.
     fn finished(&self, request: &Request, ids: &[u32], active: bool) -> Result<Option<Response>> {
         let (tokenizer, stop) = (self.tokenizer, self.stop);
         if ids.contains(&NO_TOKEN) {
@@ -150,7 +150,7 @@ impl<'g> Answering<'g> {
             return Err(Error::SelfCheck(why.into()));
         }
         if stop.cut(tokenizer, &request.prompt, ids)?.is_some() {
-            // What was generated between the stop string and this look at it is no part of the response.
+            // Tokens that were generated after the stop string, before this check, are not part of the response.
             for end in ids.len().saturating_sub(STEPS_PER_LOOK as usize)..=ids.len() {
                 if let Some(text) = stop.cut(tokenizer, &request.prompt, &ids[..end])? {
                     let token_ids = ids[..end].to_vec();
@@ -168,14 +168,14 @@ impl<'g> Answering<'g> {
         Ok(Some(Response { token_ids: ids.to_vec(), text, finish_reason }))
     }
 
-    /// Starts queued samples in free slots, reading their prompts into the cache where they are not there yet.
+    /// Starts queued samples in free slots, and reads their prompts into the cache if they are not there yet.
     async fn refill(&mut self) -> Result<()> {
         let generator = self.generator;
         let turn = generator.gpu.turn().await?;
         for (slot, entry) in self.running.iter_mut().enumerate().filter(|(_, entry)| entry.is_none()) {
             let Some((request, sample)) = self.queue.front().copied() else { break };
             let known = self.pages.iter().position(|p| p.as_ref().is_some_and(|p| p.request == request));
-            // The free page that knows most of the prompt, or else the first.
+            // The free page with the longest cached part of the prompt, or else the first.
             let prompt = &self.requests[request].prompt;
             let free = (0..self.pages.len()).rev().filter(|page| self.pages[*page].is_none());
             let Some(page) = known.or_else(|| free.max_by_key(|page| generator.known(*page, prompt))) else {

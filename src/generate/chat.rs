@@ -1,4 +1,4 @@
-//! A conversation with a model.
+//! Conversations with a model.
 
 use std::sync::Arc;
 
@@ -11,11 +11,11 @@ use crate::error::{Error, Result};
 use crate::gpu::Arena;
 use crate::model::Model;
 
-/// Tokens of a conversation that there is room for at first; where it grows beyond, its cache is made anew.
+/// The initial room for a conversation, in tokens; a longer conversation needs a new cache.
 const ROOM: usize = 512;
 
-/// A conversation whose cache is kept, so that of each turn only what is new is read. The model may be trained meanwhile:
-/// then the next answer is that of the new weights.
+/// A conversation whose cache is kept, so that only the new part of each turn is read. The model may be trained in the
+/// meantime; the next response then uses the new weights.
 pub struct Chat {
     model: Model,
     tokenizer: Arc<Tokenizer>,
@@ -24,16 +24,16 @@ pub struct Chat {
     stop: StopMatcher,
     seed: u32,
     messages: Vec<Message>,
-    /// How many answers were begun, in all conversations: no two are drawn alike.
+    /// The number of responses that were started in all conversations. It gives each of them its own random draws.
     answers: u32,
-    /// With the longest prompt that it reads.
+    /// The generator, and the longest prompt that it can read.
     generator: Option<(Generator, usize)>,
-    /// What is being answered.
+    /// The current request.
     request: Vec<Request>,
 }
 
 impl Chat {
-    /// A conversation by a chat template; of the options, `max_new_tokens`, `sampling` and `eos` count.
+    /// Creates a conversation with a chat template. Of the options, `max_new_tokens`, `sampling` and `eos` are used.
     pub fn new(
         model: Model,
         tokenizer: Arc<Tokenizer>,
@@ -54,31 +54,32 @@ impl Chat {
         }
     }
 
-    /// Answers end before these strings.
+    /// Ends responses before these strings.
     pub fn stopping_at(self, stop: StopMatcher) -> Chat {
         Chat { stop, ..self }
     }
 
-    /// Draws answers by this seed; 0 otherwise.
+    /// Sets the seed of sampling; the default is 0.
     pub fn with_seed(self, seed: u32) -> Chat {
         Chat { seed, ..self }
     }
 
-    /// Begins another conversation, with a system message or without.
+    /// Starts a new conversation, with or without a system message.
     pub fn begin(&mut self, system: Option<&str>) {
         self.messages = system.iter().map(|text| Message::new("system", text)).collect();
     }
 
-    /// What was said so far.
+    /// The messages so far.
     pub fn messages(&self) -> &[Message] {
         &self.messages
     }
 
-    /// Says a text; the answer comes part by part. What the template or the context has no place for is not said.
+    /// Sends a user message; the response is returned in parts. On an error the message is not added to the
+    /// conversation.
     ///
     /// # Errors
-    /// [`Error::Config`] for what the template refuses; [`Error::TooLong`] where the conversation has become longer than the
-    /// model's context; memory errors, and what the device reports.
+    /// [`Error::Config`] for an exception of the template; [`Error::TooLong`] if the conversation is longer than the
+    /// model's context; memory errors and device errors.
     pub async fn say(&mut self, text: &str) -> Result<ChatAnswer<'_>> {
         let said = Message::new("user", text);
         let conversation: Vec<Message> = self.messages.iter().chain([&said]).cloned().collect();
@@ -99,7 +100,7 @@ impl Chat {
         Ok(ChatAnswer { stream, messages, text: String::new(), response: None })
     }
 
-    /// A generator that reads prompts of so many tokens.
+    /// Creates a generator that can read prompts of this number of tokens, unless there is one.
     async fn make_room(&mut self, tokens: usize) -> Result<()> {
         if self.generator.as_ref().is_some_and(|(_, room)| *room >= tokens) {
             return Ok(());
@@ -113,7 +114,7 @@ impl Chat {
             samples_per_prompt: 1,
             ..self.options.clone()
         };
-        // The memory of the one before is free for it.
+        // The memory of the previous generator is released first.
         self.generator = None;
         let generator = Generator::new(self.model.gpu(), &self.model, options, &Arena::new()).await?;
         self.generator = Some((generator.keeping_prompts(), room));
@@ -121,8 +122,8 @@ impl Chat {
     }
 }
 
-/// The answer that a [`Chat`] is giving. Dropped before its end, it is given up: what has come of it was said, and where
-/// nothing has, neither was the text before it.
+/// The response of a [`Chat`] in progress. Dropping it before its end stops it: its text so far is added to the
+/// conversation; if there is none, the user's message is removed, too.
 pub struct ChatAnswer<'c> {
     stream: AnswerStream<'c>,
     messages: &'c mut Vec<Message>,
@@ -131,7 +132,7 @@ pub struct ChatAnswer<'c> {
 }
 
 impl ChatAnswer<'_> {
-    /// What the answer's text goes on with; `None` at its end. Its future may be dropped and asked for again.
+    /// Returns the next part of the response's text, or `None` at its end. Its future may be dropped and called again.
     ///
     /// # Errors
     /// As [`AnswerStream::next`].
@@ -142,7 +143,7 @@ impl ChatAnswer<'_> {
         Ok(Some(part.text))
     }
 
-    /// The whole response, at its end.
+    /// The whole response, after its end.
     pub fn response(&self) -> Option<&Response> {
         self.response.as_ref()
     }

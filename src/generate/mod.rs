@@ -1,5 +1,5 @@
-//! Sampling from a model: prompts are read into a KV cache that their samples share, and many sequences are
-//! decoded side by side; a finished one's slot is refilled from the queue.
+//! Sampling from a model. Prompts are read into a KV cache that their samples share. Many sequences are decoded
+//! together, and the slot of a finished one is refilled from the queue.
 
 mod answering;
 mod chat;
@@ -25,38 +25,38 @@ use crate::model::{Architecture, Keys, Model, StreamTensors};
 pub use crate::ops::SamplingParams;
 use text_stream::TextStream;
 
-/// What a [`Generator`] is built for.
+/// The settings of a [`Generator`].
 #[derive(Clone, Debug, Setters)]
 #[non_exhaustive]
 pub struct GenerateOptions {
-    /// How tokens are drawn.
+    /// How tokens are sampled.
     pub sampling: SamplingParams,
-    /// Longest response in tokens, which the model's context may cut.
+    /// The longest response in tokens; the model's context may limit it further.
     pub max_new_tokens: usize,
-    /// Longest prompt in tokens.
+    /// The longest prompt in tokens.
     pub max_prompt_tokens: usize,
-    /// Sequences decoded side by side.
+    /// The number of sequences that are decoded together.
     pub slots: usize,
-    /// Samples of one prompt that are usually asked for; they share its cache.
+    /// The usual number of samples per prompt; they share the prompt's cache.
     pub samples_per_prompt: usize,
-    /// Tokens that end a response, of the model's vocabulary.
+    /// Tokens of the model's vocabulary that end a response.
     #[setters(into)]
     pub eos: Vec<u32>,
 }
 
-/// A prompt to be answered.
+/// A prompt that the model responds to.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// Token ids, at least one.
+    /// The token ids of the prompt, at least one.
     pub prompt: Vec<u32>,
-    /// How many answers, at least one.
+    /// The number of responses, at least one.
     pub samples: usize,
-    /// Number of the first answer among all those of the run: with the seed and the position it determines every
-    /// random draw, whatever else is generated at the same time. The last one's number is below 2³².
+    /// The number of the first response among all those of the run. With the seed and the position it determines every
+    /// random draw, whatever else is generated at the same time. The number of the last response must be below 2³².
     pub first_sequence: u32,
 }
 
-/// One answer to a prompt, the first of its run.
+/// One response to a prompt, the first of its run.
 impl From<Vec<u32>> for Request {
     fn from(prompt: Vec<u32>) -> Request {
         Request { prompt, samples: 1, first_sequence: 0 }
@@ -68,9 +68,9 @@ impl From<Vec<u32>> for Request {
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum FinishReason {
-    /// The model ended it.
+    /// The model ended it with an end-of-sequence token.
     Eos,
-    /// It reached the limit.
+    /// It reached the length limit.
     Length,
     /// A stop string appeared.
     Stop,
@@ -80,33 +80,33 @@ pub enum FinishReason {
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[non_exhaustive]
 pub struct Response {
-    /// Token ids, with the end-of-sequence token where it ended by one.
+    /// The token ids, including the end-of-sequence token if it ended with one.
     pub token_ids: Vec<u32>,
-    /// Its text as it continues the prompt, without special tokens, cut before a stop string.
+    /// The text that continues the prompt, without special tokens, up to a stop string.
     pub text: String,
     /// Why it ended.
     pub finish_reason: FinishReason,
 }
 
-/// Decode steps between two looks at what was generated.
+/// The number of decoding steps between two checks of the generated tokens.
 const STEPS_PER_LOOK: u32 = 8;
-/// What is drawn where no logit is a number, see shaders/sample.wgsl.
+/// The sampled id if no logit is a number, see shaders/sample.wgsl.
 const NO_TOKEN: u32 = u32::MAX;
-/// Prompt tokens read in one pass.
+/// The number of prompt tokens that are read in one pass.
 const PREFILL_TOKENS: usize = 1024;
 
-/// Sequences that are decoded side by side by default.
+/// The default number of sequences that are decoded together.
 const DEFAULT_SLOTS: usize = 64;
 
-/// Most answers of one call: each takes memory on the host before it is drawn.
+/// The largest number of responses of one call, since each takes host memory before it is generated.
 const MOST_ANSWERS: usize = 1 << 24;
 
-/// Slots for `samples` answers: as many as `wanted`, else 64, but none without an answer.
+/// The number of slots for `samples` responses: `wanted`, or else 64, but not more than there are samples.
 pub fn slots_for(wanted: Option<usize>, samples: usize) -> usize {
     wanted.unwrap_or(DEFAULT_SLOTS).min(samples)
 }
 
-/// Plans and memory for sampling from one model.
+/// The plans and the memory for sampling from one model.
 pub struct Generator {
     gpu: Gpu,
     model: Model,
@@ -118,22 +118,23 @@ pub struct Generator {
     prefill_rows: usize,
     pages: usize,
     cache: Arc<KvCache>,
-    /// Held by the call that has the slots.
+    /// Locked by the call that uses the slots.
     running: async_lock::Mutex<()>,
-    /// What the cache holds, where it is kept between calls.
+    /// The cached prompts, if they are kept between calls.
     kept: Option<Mutex<Kept>>,
 }
 
-/// What was read of prompts.
+/// The prompts in the cache.
 struct Kept {
-    /// For each page of the cache the tokens whose keys and values are in it.
+    /// For each page of the cache, the tokens whose keys and values are in it.
     pages: Vec<Vec<u32>>,
-    /// [`Model::changes`] when they were computed.
+    /// The value of [`Model::changes`] when they were computed.
     changes: u64,
 }
 
 impl Default for GenerateOptions {
-    /// One sequence at a time by plain sampling, up to 256 tokens after a prompt of up to 512, which no token ends.
+    /// One sequence at a time with default sampling, up to 256 tokens after a prompt of up to 512, without
+    /// end-of-sequence tokens.
     fn default() -> GenerateOptions {
         GenerateOptions {
             sampling: SamplingParams::default(),
@@ -147,7 +148,7 @@ impl Default for GenerateOptions {
 }
 
 impl GenerateOptions {
-    /// These options, where a model of this architecture can be driven with them.
+    /// Returns these options if they are valid for a model of this architecture.
     fn checked(mut self, architecture: &Architecture) -> Result<GenerateOptions> {
         let counts = [
             ("max-new-tokens", self.max_new_tokens),
@@ -156,7 +157,7 @@ impl GenerateOptions {
             ("samples-per-prompt", self.samples_per_prompt),
         ];
         if let Some((what, _)) = counts.iter().find(|(_, count)| *count == 0) {
-            return Err(Error::config(*what, "is 0, at least 1 is needed"));
+            return Err(Error::config(*what, "is 0, expected at least 1"));
         }
         self.sampling.check()?;
         if !self.eos.is_empty() {
@@ -167,9 +168,9 @@ impl GenerateOptions {
             let what = "the longest prompt".to_owned();
             return Err(Error::TooLong { what, tokens: self.max_prompt_tokens, limit: context - 1 });
         }
-        // A response ends with the context.
+        // A response ends at the end of the context.
         self.max_new_tokens = self.max_new_tokens.min(context);
-        // Each slot has room for a prompt and a response, and there is a prompt more; rows are counted in 32 bits.
+        // Each slot needs room for a prompt and a response, and there is one more page; rows are counted in 32 bits.
         let most = i32::MAX as usize / (self.max_prompt_tokens + self.max_new_tokens) / 4;
         if self.slots >= most {
             return Err(Error::config("slots", format!("are {}, expected less than {most}", self.slots)));
@@ -182,16 +183,17 @@ impl Generator {
     /// Records the plans and allocates the cache. The activations come from `arena`.
     ///
     /// # Errors
-    /// [`Error::TooLong`] where the longest prompt leaves no room in the model's context; [`Error::Config`] for an
-    /// option that is 0 or out of its range, and for a `gpu` or an arena that is not the model's; memory errors.
+    /// [`Error::TooLong`] if the longest prompt leaves no room in the model's context; [`Error::Config`] for an option
+    /// that is 0 or out of range, and for a `gpu` or an arena that is not the model's; memory errors.
     pub async fn new(gpu: &Gpu, model: &Model, options: GenerateOptions, arena: &Arena) -> Result<Generator> {
         model.check_gpu(gpu)?;
         let options = options.checked(model.architecture())?;
         let slots = options.slots;
-        // Pages for as many prompts as the slots can work on, and one that is being left.
+        // Pages for as many prompts as the slots can process, and one for a prompt whose last samples are still
+        // running.
         let pages = slots.div_ceil(options.samples_per_prompt) + 1;
         let page_rows = options.max_prompt_tokens;
-        // As many prompts as there are slots for at a time, up to a limit.
+        // As many prompts as there are slots, up to a limit.
         let prefill_rows = PREFILL_TOKENS.min(slots * page_rows).max(page_rows);
         let cache_rows = pages * page_rows + slots * options.max_new_tokens;
         let longest = options.max_prompt_tokens + options.max_new_tokens;
@@ -239,26 +241,26 @@ impl Generator {
         })
     }
 
-    /// Keeps what it has read of prompts between calls, so that of a conversation only what is new is read: until the model's
-    /// weights change, or [`Gpu::release_memory`] takes the cache.
+    /// Keeps the cache of prompts between calls, so that only the new part of a conversation is read. The cache is
+    /// valid until the model's weights change or [`Gpu::release_memory`] releases it.
     pub fn keeping_prompts(self) -> Generator {
         let kept = Kept { pages: vec![Vec::new(); self.pages], changes: self.model.changes() };
         Generator { kept: Some(Mutex::new(kept)), ..self }
     }
 
-    /// What was read of prompts, where it is kept.
+    /// The cached prompts, if they are kept.
     fn kept(&self) -> Option<MutexGuard<'_, Kept>> {
         self.kept.as_ref().map(|kept| kept.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Forgets the prompts that were kept.
+    /// Drops the cached prompts.
     fn forget(&self) {
         if let Some(mut kept) = self.kept() {
             kept.pages.iter_mut().for_each(Vec::clear);
         }
     }
 
-    /// How many of a prompt's first tokens are in a page of the cache.
+    /// The number of a prompt's first tokens that are in a page of the cache.
     fn known(&self, page: usize, prompt: &[u32]) -> usize {
         let Some(mut kept) = self.kept() else { return 0 };
         let changes = self.model.changes();
@@ -269,18 +271,18 @@ impl Generator {
         kept.pages[page].iter().zip(&prompt[..prompt.len() - 1]).take_while(|(a, b)| a == b).count()
     }
 
-    /// Notes what is in a page: nothing while it is read.
+    /// Records the tokens that are in a page; none while the page is being read.
     fn keep(&self, page: usize, tokens: &[u32]) {
         if let Some(mut kept) = self.kept() {
             tokens.clone_into(&mut kept.pages[page]);
         }
     }
 
-    /// Answers every request; the answers come in the requests' order, `samples` each.
+    /// Generates the responses to every request, in the order of the requests, `samples` each.
     ///
     /// # Errors
-    /// Before anything runs: [`Error::TooLong`] for a prompt above the limit; [`Error::Config`] for one that is empty or
-    /// has a token id beyond the vocabulary, and for no answers at all or more than can be numbered.
+    /// Checked before anything runs: [`Error::TooLong`] for a prompt above the limit; [`Error::Config`] for one that is
+    /// empty or has a token id outside the vocabulary, and for a number of samples that is 0 or too large.
     pub async fn run(
         &self,
         tokenizer: &Tokenizer,
@@ -293,8 +295,8 @@ impl Generator {
         Ok(answering.finish())
     }
 
-    /// The same responses, a little slower, as they come: see [`AnswerStream::next`]. Other calls of this generator wait until the
-    /// stream is dropped.
+    /// Generates the same responses, a little slower, as a stream: see [`AnswerStream::next`]. Other calls of this
+    /// generator wait until the stream is dropped.
     ///
     /// # Errors
     /// As [`Generator::run`].
@@ -318,13 +320,13 @@ impl Generator {
                 return Err(Error::TooLong { what: format!("prompt {i}"), tokens, limit });
             }
             let Some(after_first) = request.samples.checked_sub(1) else {
-                return Err(Error::config(format!("samples of prompt {i}"), "are 0, at least 1 is needed"));
+                return Err(Error::config(format!("samples of prompt {i}"), "are 0, expected at least 1"));
             };
             all = all.saturating_add(request.samples);
             let last = (request.first_sequence as usize).checked_add(after_first);
             if all > MOST_ANSWERS || last.is_none_or(|last| last > u32::MAX as usize) {
                 let why = format!(
-                    "are more than can be numbered from {} on, or than {MOST_ANSWERS} in one call",
+                    "are more than can be numbered from {}, or more than {MOST_ANSWERS} in one call",
                     request.first_sequence
                 );
                 return Err(Error::config(format!("samples of prompt {i}"), why));
@@ -333,15 +335,15 @@ impl Generator {
         Ok(())
     }
 
-    /// Reads the prompts of requests, one sample each and one for each slot, into the cache, as [`Generator::run`] would,
-    /// and generates nothing: for timing.
+    /// Reads the prompts of requests into the cache, as [`Generator::run`] would, and generates nothing. There is one
+    /// request for each slot, with one sample each. It is for timing.
     pub(crate) async fn read_all(&self, requests: &[Request]) -> Result<()> {
         self.check(requests)?;
         let _run = self.running.lock().await;
         self.read_prompts(&requests.iter().enumerate().collect::<Vec<_>>()).await
     }
 
-    /// Decodes `steps` tokens after each of the prompts that [`Generator::read_all`] has read: for timing.
+    /// Decodes `steps` tokens after each of the prompts that [`Generator::read_all`] has read. It is for timing.
     pub(crate) async fn follow_all(&self, requests: &[Request], steps: u32, seed: u32) -> Result<()> {
         let _run = self.running.lock().await;
         let turn = self.gpu.turn().await?;
@@ -357,12 +359,12 @@ impl Generator {
         Ok(())
     }
 
-    /// Submits `steps` tokens of every slot.
+    /// Submits `steps` decoding steps of every slot.
     fn follow(&self, live: &Live, steps: u32) -> Result<Pending> {
         self.decode.submit(live, steps)
     }
 
-    /// Begins a sample in a slot, after the prompt in a page.
+    /// Starts a sample in a slot, after the prompt in a page.
     fn start(&self, slot: usize, page: usize, request: &Request, sequence: u32, limit: u32) -> Result<()> {
         let prompt = request.prompt.len();
         let first = self.page_row(page);
@@ -382,7 +384,8 @@ impl Generator {
         (page * self.options.max_prompt_tokens) as u32
     }
 
-    /// Writes keys and values of all but the last token of these prompts: the last is each sample's own first row.
+    /// Writes the keys and values of all tokens of these prompts except the last, which is the first row of each
+    /// sample.
     async fn read_prompts(&self, prompts: &[(usize, &Request)]) -> Result<()> {
         let changes = self.model.changes();
         let (mut ids, mut spans) = (vec![], vec![]);
@@ -411,7 +414,7 @@ impl Generator {
                 (ids, spans) = (vec![], vec![]);
             }
         }
-        // Of weights that changed meanwhile nothing is worth keeping.
+        // The cache of weights that have changed in the meantime is not kept.
         if self.model.changes() == changes {
             prompts
                 .iter()

@@ -1,5 +1,5 @@
-//! The sequences that are being generated: their state is on the GPU, so that several tokens can be decoded
-//! in one submit.
+//! The slots of sequences that are being generated. Their state is on the GPU, so that one submit can decode several
+//! tokens.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -12,24 +12,24 @@ use crate::model::stream::extent;
 use crate::model::{Keys, Model, StreamTensors};
 use crate::ops::{self, DecodeSlots};
 
-/// What a slot starts from.
+/// The initial state of a slot.
 pub(super) struct SlotStart {
     /// The prompt's last token.
     pub token: u32,
-    /// Its position.
+    /// The position of that token.
     pub position: u32,
-    /// Cache rows of the tokens before it.
+    /// The cache rows of the tokens before it.
     pub prefix: Range<u32>,
-    /// Number of the sequence, for its random draws.
+    /// The number of the sequence, for its random draws.
     pub sequence: u32,
-    /// Most tokens to generate.
+    /// The largest number of tokens to generate.
     pub limit: u32,
 }
 
 pub(super) struct Slots {
     gpu: Gpu,
     count: usize,
-    /// First cache row of the slots' own tokens.
+    /// The first cache row of the slots' own tokens.
     first_row: usize,
     len: usize,
     tokens: Buffer,
@@ -45,7 +45,7 @@ pub(super) struct Slots {
 impl Slots {
     pub fn new(gpu: &Gpu, count: usize, first_row: usize, options: &GenerateOptions) -> Result<Slots> {
         let words = |label, n: usize| gpu.buffer(label, Category::Workspace, n as u64 * 4);
-        // A model without an end-of-sequence token stops at the limit: u32::MAX is no token.
+        // Without an end-of-sequence token, generation stops at the limit: u32::MAX is not a token.
         let eos = if options.eos.is_empty() { vec![u32::MAX] } else { options.eos.clone() };
         let len = options.max_new_tokens;
         Ok(Slots {
@@ -64,7 +64,7 @@ impl Slots {
         })
     }
 
-    /// Records one token for every slot.
+    /// Records a decoding step of one token for every slot.
     pub fn record_step(
         &mut self,
         r: &mut Recorder,
@@ -104,20 +104,20 @@ impl Slots {
         Ok(())
     }
 
-    /// Makes every slot inactive.
+    /// Deactivates every slot.
     pub fn reset(&self) -> Result<()> {
         let clear = [&self.tokens, &self.positions, &self.spans, &self.sequences, &self.slots];
         self.gpu.clear(&clear.map(Buffer::region))
     }
 
-    /// Live values for a step of the first `used` slots.
+    /// Returns the live values for a step of the first `used` slots.
     pub fn live(&self, seed: u32, used: usize) -> Live {
         let mut live = Live { seed, ..Live::default() };
         live.extents[extent::TOKENS as usize] = used as u32;
         live
     }
 
-    /// Begins a sequence in a slot.
+    /// Starts a sequence in a slot.
     pub fn start(&self, slot: usize, start: SlotStart) -> Result<()> {
         let own = (self.first_row + slot * self.len) as u32;
         self.write(&self.tokens, slot, &[start.token])?;
@@ -127,7 +127,7 @@ impl Slots {
         self.write(&self.slots, slot, &[1, 0, start.limit, 0])
     }
 
-    /// Ends a sequence early.
+    /// Stops a sequence early.
     pub fn stop(&self, slot: usize) -> Result<()> {
         self.write(&self.spans, slot, &[0; 4])?;
         self.write(&self.slots, slot, &[0; 4])
@@ -138,7 +138,7 @@ impl Slots {
         self.gpu.upload(&Region { buffer: buffer.clone(), offset: slot as u64 * bytes, bytes }, words)
     }
 
-    /// Whether a slot is still active, and what it has generated.
+    /// Returns whether a slot is still active, and the tokens that it has generated.
     pub fn read(&self, outputs: &Outputs, slot: usize) -> (bool, Vec<u32>) {
         let (slots, history) = self.outputs.expect("recorded");
         let state = &outputs.u32(slots)[slot * 4..][..4];

@@ -1,4 +1,4 @@
-//! Answers as they come.
+//! Streams of responses.
 
 use std::collections::VecDeque;
 
@@ -6,26 +6,27 @@ use super::answering::Answering;
 use super::{Response, TextStream};
 use crate::error::Result;
 
-/// Answers that are being generated, see [`Generator::stream`](super::Generator::stream). Dropped before their end, they are
-/// given up.
+/// Responses in progress, see [`Generator::stream`](super::Generator::stream). Dropping it stops those that have not
+/// ended.
 pub struct AnswerStream<'g> {
     answering: Answering<'g>,
-    /// What was told of each sample; `None` once it has ended.
+    /// The text stream of each sample; `None` after its end.
     texts: Vec<Vec<Option<TextStream<'g>>>>,
     parts: VecDeque<Part>,
 }
 
-/// Something of an answer.
+/// A part of a response.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Part {
-    /// The number of its request.
+    /// The index of its request.
     pub request: usize,
-    /// Its number among the request's samples.
+    /// The index among the request's samples.
     pub sample: usize,
-    /// What it adds to the answer's text: whole characters, and none that a stop string may begin with.
+    /// The text that it adds to the response. It has only complete characters, and no beginning of a possible stop
+    /// string.
     pub text: String,
-    /// The whole response, with its last part.
+    /// The whole response, in its last part.
     pub response: Option<Response>,
 }
 
@@ -42,10 +43,11 @@ impl<'g> AnswerStream<'g> {
         }
     }
 
-    /// The next part of one of the answers; `None` when all have ended. Its future may be dropped and asked for again.
+    /// Returns the next part of one of the responses, or `None` when all have ended. Its future may be dropped and
+    /// called again.
     ///
     /// # Errors
-    /// What the device reports; [`Error::SelfCheck`](crate::Error::SelfCheck) for logits that are not finite.
+    /// Device errors; [`Error::SelfCheck`](crate::Error::SelfCheck) for logits that are not finite.
     pub async fn next(&mut self) -> Result<Option<Part>> {
         while self.parts.is_empty() {
             let more = self.answering.look(1).await?;
@@ -57,7 +59,7 @@ impl<'g> AnswerStream<'g> {
         Ok(self.parts.pop_front())
     }
 
-    /// Makes parts of what is new.
+    /// Queues the new parts.
     fn tell(&mut self) -> Result<()> {
         for (request, sample, ids) in self.answering.running() {
             let Some(stream) = &mut self.texts[request][sample] else { continue };

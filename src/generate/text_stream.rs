@@ -1,9 +1,9 @@
-//! A response's text as its tokens come.
+//! The text of a response while its tokens are generated.
 
 use crate::data::tokenizer::{StopMatcher, Tokenizer};
 use crate::error::Result;
 
-/// What has been shown of a response that has not ended.
+/// The text that was returned so far of an unfinished response.
 pub struct TextStream<'a> {
     tokenizer: &'a Tokenizer,
     prompt: &'a [u32],
@@ -12,27 +12,27 @@ pub struct TextStream<'a> {
 }
 
 impl<'a> TextStream<'a> {
-    /// Of a response to this prompt that one of these strings may stop.
+    /// Creates the stream for a response to this prompt, with these stop strings.
     pub fn new(tokenizer: &'a Tokenizer, prompt: &'a [u32], stop: &'a StopMatcher) -> TextStream<'a> {
         TextStream { tokenizer, prompt, stop, shown: String::new() }
     }
 
-    /// The text that the response's tokens so far add to what was shown: whole characters, and none that a stop string may begin
-    /// with.
+    /// Returns the text that the response's tokens so far add to the text returned before. It has only complete
+    /// characters, and no beginning of a possible stop string.
     ///
     /// # Errors
     /// Those of [`Tokenizer::decode_after`].
     pub fn push(&mut self, token_ids: &[u32]) -> Result<String> {
         let text = self.tokenizer.decode_after(self.prompt, token_ids, true)?;
-        // The bytes of a character that is not whole yet.
+        // Removes the bytes of an incomplete character.
         let whole = text.trim_end_matches(char::REPLACEMENT_CHARACTER);
         let safe = &whole[..self.stop.safe_length(whole)];
         Ok(self.advance(safe).unwrap_or_default())
     }
 
-    /// What is left of the whole text of the response, now that it has ended.
+    /// Returns the rest of the text of a response that has ended.
     pub fn finish(mut self, text: &str) -> String {
-        // Tokens may change the text of those before them, but for what was shown already.
+        // Tokens may change the text of those before them; text that was already returned cannot change.
         self.advance(text).unwrap_or_default()
     }
 

@@ -1,5 +1,5 @@
-//! The metadata of a GGUF file as the `config.json` that transformers would have for the same model, which is read and
-//! checked as any other. What the metadata leave out is what llama.cpp takes then.
+//! Conversion of the metadata of a GGUF file to the `config.json` that transformers would have for the same model,
+//! which is read and checked like any other. Missing metadata have the defaults of llama.cpp.
 
 use serde_json::{Map, Value, json};
 
@@ -9,26 +9,26 @@ use crate::error::Result;
 use crate::model::families::FAMILIES;
 use crate::model::rope::{Rope, RopeScaling};
 
-/// The layer counts by which llama.cpp knows Gemma's largest models, whose attention is scaled by C / H.
+/// The layer counts by which llama.cpp detects Gemma's largest models, whose attention is scaled by C / H.
 const SCALED_BY_WIDTH: [(&str, u64); 2] = [("gemma2", 46), ("gemma3", 62)];
 
-/// The `config.json` of the model in this file.
+/// Returns the `config.json` of the model in this file.
 ///
 /// # Errors
-/// [`crate::Error::File`] for an architecture that is not supported, and for metadata that no such model has.
+/// [`crate::Error::File`] for an architecture that is not supported, and for invalid metadata.
 pub(super) fn config_json(container: &Container) -> Result<Value> {
     if let Some(parts) = container.scalar("split.count")?.and_then(Value::as_u64).filter(|parts| *parts > 1) {
         return Err(container.refused(format!(
-            "is one of {parts} parts of a model: put them together by llama.cpp's llama-gguf-split --merge"
+            "is one of {parts} parts of a model: merge them with llama.cpp's llama-gguf-split --merge"
         )));
     }
     let Some(gguf) = container.text("general.architecture")? else {
-        return Err(container.refused("is no model's file: it has no general.architecture"));
+        return Err(container.refused("is not a model file: it has no general.architecture"));
     };
     let Some((_, model_type)) = ARCHITECTURES.iter().find(|(name, _)| *name == gguf) else {
         let known: Vec<&str> = ARCHITECTURES.iter().map(|(name, _)| *name).collect();
         return Err(container.refused(format!(
-            "the architecture is {gguf:?}, supported are {}: use such a model",
+            "the architecture is {gguf:?}, supported are {}: use a model of one of these",
             known.join(", ")
         )));
     };
@@ -45,7 +45,7 @@ impl Reader<'_> {
         if self.number("expert_count")?.is_some_and(|n| n > 0.0) {
             return Err(self
                 .container
-                .refused("the model has experts, which are not supported: use a dense one"));
+                .refused("the model has experts, which are not supported: use a dense model"));
         }
         let family = FAMILIES.iter().find(|family| family.model_type == model_type).expect("one of them");
         let mut config = json!({
@@ -64,11 +64,13 @@ impl Reader<'_> {
         Ok(config)
     }
 
-    /// The rows of the embedding.
+    /// The number of rows of the embedding.
     fn vocabulary(&self) -> Result<usize> {
         match self.container.tensors().get("token_embd.weight").map(|tensor| &tensor.shape[..]) {
             Some(&[vocab, _]) => Ok(vocab),
-            _ => Err(self.container.refused("has no embedding of tokens: it is no language model's file")),
+            _ => {
+                Err(self.container.refused("has no token embedding: it is not the file of a language model"))
+            }
         }
     }
 
@@ -84,7 +86,7 @@ impl Reader<'_> {
                 ("layer_norm_epsilon", "attention.layer_norm_epsilon"),
             ],
         )?;
-        // Older files have the embedding a second time as the head.
+        // Older files repeat the embedding as the head.
         config.insert("tie_word_embeddings".into(), true.into());
         Ok(())
     }
@@ -107,9 +109,9 @@ impl Reader<'_> {
         let by_width = hidden / heads;
         let head_dim = self.number("attention.key_length")?.unwrap_or(by_width);
         if self.number("attention.value_length")?.is_some_and(|length| length != head_dim) {
-            return Err(self.container.refused(
-                "its heads of values are longer or shorter than those of keys, which is not supported",
-            ));
+            return Err(self
+                .container
+                .refused("its value heads have another size than its key heads, which is not supported"));
         }
         if head_dim != by_width || matches!(model_type, "llama" | "qwen3" | "gemma2" | "gemma3_text") {
             set("head_dim", whole(head_dim));
@@ -156,13 +158,13 @@ impl Reader<'_> {
                 Ok(())
             }
             "olmo2" if self.number("attention.sliding_window")?.is_some_and(|window| window > 0.0) => {
-                Err(self.container.refused("is an OLMo 3, which has windows in some layers: take an OLMo 2"))
+                Err(self
+                    .container
+                    .refused("is an OLMo 3, which has sliding windows in some layers: use an OLMo 2"))
             }
             "granite" => {
                 if self.container.scalar(&self.key("rope.scaling.finetuned"))? == Some(&Value::Bool(false)) {
-                    return Err(self
-                        .container
-                        .refused("its layers have no rotary positions, which is not supported"));
+                    return Err(self.container.refused("its layers have no RoPE, which is not supported"));
                 }
                 let scale = self.get("attention.scale")?.filter(|scale| scale.as_f64() != Some(0.0));
                 set("attention_multiplier", scale.unwrap_or(json!(1.0 / head_dim.sqrt())));
@@ -231,7 +233,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// The stretching of the rotary frequencies, as `rope_scaling` says it.
+    /// Returns the scaling of the rotary frequencies in the form of `rope_scaling`.
     fn rope_scaling(&self, head_dim: f64) -> Result<Option<Value>> {
         let context = self.needed("context_length")?;
         let original = self.number("rope.scaling.original_context_length")?;
@@ -249,7 +251,7 @@ impl Reader<'_> {
         if let Some(factors) = self.factors(ROPE_FREQS)? {
             let theta = self.number("rope.freq_base")?.unwrap_or(10000.0);
             return Ok(Some(llama3(&factors, theta, head_dim).unwrap_or_else(|| {
-                // Frequencies divided by factors of their own, for all sequences.
+                // Each frequency is divided by its own factor, for sequences of any length.
                 json!({
                     "rope_type": "longrope", "short_factor": factors, "long_factor": factors, "attention_factor": 1.0,
                     "original_max_position_embeddings": whole(context),
@@ -286,14 +288,14 @@ impl Reader<'_> {
         }
     }
 
-    /// The numbers of a tensor of factors.
+    /// Reads a tensor of factors.
     fn factors(&self, name: &str) -> Result<Option<Vec<f32>>> {
         let Some(tensor) = self.container.tensors().get(name) else { return Ok(None) };
         let elements: usize = tensor.shape.iter().product();
         if elements > 1 << 16 || !tensor.kind.is_read() {
             return Err(self
                 .container
-                .refused(format!("tensor {name} has {elements} factors, a head has fewer")));
+                .refused(format!("tensor {name} has {elements} factors, more than a head can have")));
         }
         self.container.elements(tensor, 0..elements).map(Some)
     }
@@ -318,18 +320,18 @@ impl Reader<'_> {
         }
     }
 
-    /// A number above 0 that must be there.
+    /// A number above 0 that is required.
     fn needed(&self, key: &str) -> Result<f64> {
         match self.number(key)? {
             Some(number) if number > 0.0 => Ok(number),
             Some(number) => {
                 Err(self.container.refused(format!("{} is {number}, expected a number > 0", self.key(key))))
             }
-            None => Err(self.container.refused(format!("has no {}: get the file again", self.key(key)))),
+            None => Err(self.container.refused(format!("has no {}: download it again", self.key(key)))),
         }
     }
 
-    /// Takes metadata under other names, where they are there.
+    /// Copies metadata to other names, where they exist.
     fn insert(&self, config: &mut Map<String, Value>, keys: &[(&str, &str)]) -> Result<()> {
         for (ours, theirs) in keys {
             if let Some(value) = self.get(theirs)? {
@@ -340,7 +342,7 @@ impl Reader<'_> {
     }
 }
 
-/// A size that was computed with: what is none is told of by whoever reads it.
+/// Converts a computed size to an integer where it is one. Invalid sizes are reported when the configuration is read.
 fn whole(number: f64) -> Value {
     match number >= 0.0 && number.fract() == 0.0 && number < 2f64.powi(53) {
         true => (number as u64).into(),
@@ -348,7 +350,7 @@ fn whole(number: f64) -> Value {
     }
 }
 
-/// The settings of Llama 3.1 and later, if these are the factors that follow from them.
+/// Returns the settings of Llama 3.1 and later, if they result in these factors.
 fn llama3(factors: &[f32], theta: f64, head_dim: f64) -> Option<Value> {
     let factor = factors.iter().copied().fold(1.0, f32::max) as f64;
     let scaling = RopeScaling::Llama3 {

@@ -1,9 +1,10 @@
-//! The container: a header of metadata and tensor descriptions, read without the tensors, and bytes of tensors on demand.
+//! The GGUF container. The header, with the metadata and the descriptions of tensors, is read first; the data of
+//! tensors is read on request.
 //!
-//! A file, little endian: "GGUF", the version (u32), the numbers of tensors and of metadata entries (u64 each); each entry's
-//! key, type and value; each tensor's name, dimensions (innermost first), type and offset; then, from the next multiple of
-//! the alignment on, the tensors. Every length and count is checked against what is left of the file before anything is
-//! allocated for it.
+//! A file is little endian and consists of: "GGUF"; the version (u32); the numbers of tensors and of metadata entries
+//! (u64 each); the key, type and value of each entry; the name, dimensions (innermost first), type and offset of each
+//! tensor; and, from the next multiple of the alignment on, the data of the tensors. Every length and count is checked
+//! against the rest of the file before memory is allocated for it.
 
 use std::collections::BTreeMap;
 use std::io::{BufReader, Read, Seek, SeekFrom};
@@ -16,22 +17,22 @@ use super::tensor_type::TensorType;
 use crate::error::{Error, Result};
 use crate::files::{self, Opened};
 
-/// What a file begins with.
+/// The first bytes of a file.
 pub(super) const MAGIC: [u8; 4] = *b"GGUF";
-/// Where tensors begin, unless the metadata say otherwise.
+/// The default alignment of the tensor data.
 pub(super) const ALIGNMENT: u64 = 32;
-/// The metadata entry that says otherwise.
+/// The metadata entry with another alignment.
 const ALIGNMENT_KEY: &str = "general.alignment";
 
-/// The longest header that is read; that of a vocabulary of 262 thousand tokens has 8 MiB.
+/// The size of the longest header that is accepted; that of a vocabulary of 262 thousand tokens has 8 MiB.
 const MAX_HEADER: u64 = 256 << 20;
 /// The longest key or tensor name.
 const MAX_NAME: u64 = 1 << 16;
-/// The most dimensions of a tensor.
+/// The largest number of dimensions of a tensor.
 const MAX_DIMENSIONS: u32 = 4;
 /// The largest alignment.
 const MAX_ALIGNMENT: u64 = 1 << 20;
-/// The most elements of a tensor: sizes in bytes then fit 64 bits.
+/// The largest number of elements of a tensor. It keeps sizes in bytes within 64 bits.
 const MAX_ELEMENTS: u64 = 1 << 48;
 
 /// The types of metadata values.
@@ -74,7 +75,7 @@ impl Kind {
         Kind::ALL.into_iter().find(|kind| *kind as u32 == id)
     }
 
-    /// Bytes of a value; `None` of those that say themselves how long they are.
+    /// The size of a value in bytes; `None` for types with a length prefix.
     fn bytes(self) -> Option<u64> {
         match self {
             Kind::U8 | Kind::I8 | Kind::Bool => Some(1),
@@ -85,7 +86,7 @@ impl Kind {
         }
     }
 
-    /// A value of so many bytes.
+    /// Decodes a value of fixed size.
     fn decode(self, bytes: &[u8]) -> Value {
         let mut wide = [0; 8];
         wide[..bytes.len()].copy_from_slice(bytes);
@@ -96,7 +97,7 @@ impl Kind {
             Kind::U8 | Kind::U16 | Kind::U32 | Kind::U64 => unsigned.into(),
             Kind::I8 | Kind::I16 | Kind::I32 | Kind::I64 => signed.into(),
             Kind::Bool => (unsigned != 0).into(),
-            // 1e-6 shall stay 1e-6: the shortest number that is this one.
+            // Converted through the shortest decimal form, so that 1e-6 remains 1e-6 as an f64.
             Kind::F32 => {
                 f32::from_bits(unsigned as u32).to_string().parse::<f64>().map_or(Value::Null, Value::from)
             }
@@ -106,7 +107,7 @@ impl Kind {
     }
 }
 
-/// A metadata value, or where it is.
+/// A metadata value, or its place in the file.
 #[derive(Clone, Debug, PartialEq)]
 enum Entry {
     Scalar(Value),
@@ -114,18 +115,18 @@ enum Entry {
     Array { kind: Kind, start: u64, count: u64 },
 }
 
-/// A tensor in a file, not yet read.
+/// The location of a tensor in a file.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Tensor {
     /// Outermost dimension first.
     pub shape: Vec<usize>,
-    /// How its elements are stored.
+    /// The type of its elements.
     pub kind: &'static TensorType,
-    /// Its first byte in the file.
+    /// The offset of its first byte in the file.
     start: u64,
 }
 
-/// A GGUF file, opened.
+/// An opened GGUF file.
 #[derive(Clone, Debug)]
 pub(crate) struct Container {
     path: PathBuf,
@@ -137,7 +138,7 @@ impl Container {
     /// Reads the header of the file at `path`.
     ///
     /// # Errors
-    /// [`Error::File`] for what is no such file, a damaged one, and one of a version or byte order that is not read.
+    /// [`Error::File`] for a file that is not GGUF, is damaged, or has an unsupported version or byte order.
     pub fn open(path: &Path) -> Result<Container> {
         let (file, length) = files::open(path)?;
         let mut header =
@@ -145,7 +146,7 @@ impl Container {
         header.read()
     }
 
-    /// The file.
+    /// The path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -155,7 +156,7 @@ impl Container {
         &self.tensors
     }
 
-    /// The number or truth value `key`.
+    /// The number or boolean `key`.
     ///
     /// # Errors
     /// [`Error::File`] for a text or a list.
@@ -165,7 +166,7 @@ impl Container {
             Some(Entry::Scalar(value)) => Ok(Some(value)),
             Some(Entry::Text { .. }) => Err(self.refused(format!("{key} is a text, expected a number"))),
             Some(Entry::Array { .. }) => {
-                Err(self.refused(format!("{key} is a list, and only one value for all layers is supported")))
+                Err(self.refused(format!("{key} is a list, but only one value for all layers is supported")))
             }
         }
     }
@@ -182,11 +183,11 @@ impl Container {
                 let text = String::from_utf8(bytes);
                 text.map(Some).map_err(|_| self.refused(format!("{key} is not UTF-8 text")))
             }
-            Some(_) => Err(self.refused(format!("{key} is no text"))),
+            Some(_) => Err(self.refused(format!("{key} is not a text"))),
         }
     }
 
-    /// How many elements the list `key` has; `None` where there is no such list.
+    /// The number of elements of the list `key`; `None` if there is no such list.
     pub fn count(&self, key: &str) -> Option<u64> {
         match self.entries.get(key) {
             Some(Entry::Array { count, .. }) => Some(*count),
@@ -197,15 +198,15 @@ impl Container {
     /// The texts of the list `key`.
     ///
     /// # Errors
-    /// [`Error::File`] for another type, and for what is not UTF-8.
+    /// [`Error::File`] for another type, and for text that is not UTF-8.
     pub fn texts(&self, key: &str) -> Result<Option<Vec<String>>> {
         let (start, count) = match self.entries.get(key) {
             None => return Ok(None),
             Some(&Entry::Array { kind: Kind::Text, start, count }) => (start, count),
-            Some(_) => return Err(self.refused(format!("{key} is no list of texts"))),
+            Some(_) => return Err(self.refused(format!("{key} is not a list of texts"))),
         };
         let mut file = self.seek(start)?;
-        // The header was walked through when it was read: the count and every length are true.
+        // The count and all lengths were validated when the header was read.
         let mut out = Vec::with_capacity(count as usize);
         for _ in 0..count {
             let mut length = [0; 8];
@@ -219,7 +220,7 @@ impl Container {
         Ok(Some(out))
     }
 
-    /// The numbers or truth values of the list `key`.
+    /// The numbers or booleans of the list `key`.
     ///
     /// # Errors
     /// [`Error::File`] for another type.
@@ -227,21 +228,22 @@ impl Container {
         let (kind, start, count) = match self.entries.get(key) {
             None => return Ok(None),
             Some(&Entry::Array { kind, start, count }) if kind.bytes().is_some() => (kind, start, count),
-            Some(_) => return Err(self.refused(format!("{key} is no list of numbers"))),
+            Some(_) => return Err(self.refused(format!("{key} is not a list of numbers"))),
         };
         let size = kind.bytes().expect("checked above") as usize;
         let bytes = self.bytes(start, count as usize * size)?;
         Ok(Some(bytes.chunks_exact(size).map(|bytes| kind.decode(bytes)).collect()))
     }
 
-    /// The elements `range` of a tensor as f32: whole blocks, which rows are.
+    /// Reads the elements `range` of a tensor as f32. The range must consist of whole blocks; rows do.
     pub fn elements(&self, tensor: &Tensor, range: Range<usize>) -> Result<Vec<f32>> {
         let mut values = Vec::with_capacity(range.len());
         self.blocks(tensor, range.start, range.len(), |bytes| tensor.kind.decode(bytes, &mut values))?;
         Ok(values)
     }
 
-    /// The bytes of `count` elements from element `first` on, whole blocks of them, a few MiB at a time.
+    /// Passes the bytes of `count` elements, starting at element `first`, to `take`, a few MiB at a time. They must be
+    /// whole blocks.
     fn blocks(&self, tensor: &Tensor, first: usize, count: usize, mut take: impl FnMut(&[u8])) -> Result<()> {
         let kind = tensor.kind;
         assert!(
@@ -274,21 +276,21 @@ impl Container {
         Ok(bytes)
     }
 
-    /// An error about this file.
+    /// Creates an error about this file.
     pub fn refused(&self, why: impl Into<String>) -> Error {
         Error::file(&self.path, why)
     }
 }
 
-/// A header being read.
+/// The state of reading a header.
 struct Header<'a> {
     path: &'a Path,
     file: BufReader<Opened>,
-    /// Bytes read so far.
+    /// The number of bytes read so far.
     at: u64,
-    /// Where the header must have ended.
+    /// The offset at which the header must have ended.
     end: u64,
-    /// Bytes of the file.
+    /// The size of the file in bytes.
     length: u64,
 }
 
@@ -300,27 +302,27 @@ impl Header<'_> {
     fn read(&mut self) -> Result<Container> {
         let magic = self.fixed::<4>("the header")?;
         if magic != MAGIC {
-            return self.refused("is not a GGUF file: its first bytes are others");
+            return self.refused("is not a GGUF file: its first bytes are not \"GGUF\"");
         }
         let version = self.u32("the version")?;
         match version {
             2 | 3 => {}
             _ if version.swap_bytes() < 1 << 16 => {
                 return self
-                    .refused("is in big-endian byte order, which is not read: convert the model again");
+                    .refused("is in big-endian byte order, which is not supported: convert the model again");
             }
             _ => {
                 return self.refused(format!(
-                    "is of GGUF version {version}, read are 2 and 3: convert the model again by a newer llama.cpp"
+                    "has GGUF version {version}, supported are 2 and 3: convert the model again with a newer llama.cpp"
                 ));
             }
         }
         let (tensors, entries) = (self.u64("the header")?, self.u64("the header")?);
-        // An entry has 13 bytes at least, a tensor 24: what claims more has not got them.
+        // An entry takes at least 13 bytes and a tensor at least 24, so larger counts are impossible.
         for (what, count, least) in [("metadata entries", entries, 13), ("tensors", tensors, 24)] {
             if count > (self.end - self.at) / least {
                 return self.refused(format!(
-                    "is damaged: it should have {count} {what}, more than its {} bytes hold; get it again",
+                    "is damaged: its header lists {count} {what}, more than fit in its {} bytes; download it again",
                     self.length
                 ));
             }
@@ -332,7 +334,7 @@ impl Header<'_> {
                 Some(alignment) if alignment.is_power_of_two() && alignment <= MAX_ALIGNMENT => alignment,
                 _ => return self.refused(format!("{ALIGNMENT_KEY} is {value}, expected a power of two")),
             },
-            Some(_) => return self.refused(format!("{ALIGNMENT_KEY} is no number")),
+            Some(_) => return self.refused(format!("{ALIGNMENT_KEY} is not a number")),
         };
         let tensors = self.tensors(tensors, alignment)?;
         Ok(Container { path: self.path.to_owned(), entries, tensors })
@@ -345,7 +347,7 @@ impl Header<'_> {
             let entry = self.entry(&key)?;
             if entries.contains_key(&key) {
                 return self
-                    .refused(format!("is damaged: it has two metadata entries {key:?}; get it again"));
+                    .refused(format!("is damaged: it has two metadata entries {key:?}; download it again"));
             }
             entries.insert(key, entry);
         }
@@ -365,7 +367,7 @@ impl Header<'_> {
             let start = self.at;
             match kind {
                 Kind::Array => {
-                    return self.refused(format!("{key} is a list of lists, which no model's file has"));
+                    return self.refused(format!("{key} is a list of lists, which is not supported"));
                 }
                 Kind::Text => {
                     if count > (self.end - self.at) / 8 {
@@ -393,9 +395,8 @@ impl Header<'_> {
         let id = self.u32(key)?;
         match Kind::of(id) {
             Some(kind) => Ok(kind),
-            None => {
-                self.refused(format!("{key} is of the unknown type {id}: the file is damaged, get it again"))
-            }
+            None => self
+                .refused(format!("{key} has the unknown type {id}: the file is damaged, download it again")),
         }
     }
 
@@ -405,7 +406,7 @@ impl Header<'_> {
             let name = self.name("a tensor's name")?;
             let tensor = self.tensor(&name, alignment)?;
             if tensors.contains_key(&name) {
-                return self.refused(format!("is damaged: it has two tensors {name:?}; get it again"));
+                return self.refused(format!("is damaged: it has two tensors {name:?}; download it again"));
             }
             tensors.insert(name, tensor);
         }
@@ -414,12 +415,12 @@ impl Header<'_> {
         for (name, (tensor, bytes)) in &mut tensors {
             let Some(end) = data.checked_add(tensor.start).and_then(|start| start.checked_add(*bytes)) else {
                 return self
-                    .refused(format!("is damaged: tensor {name} begins beyond any file; get it again"));
+                    .refused(format!("is damaged: tensor {name} starts beyond any file; download it again"));
             };
             tensor.start += data;
             if end > self.length {
                 return self.refused(format!(
-                    "is truncated: {} bytes of at least {end} are there (tensor {name} ends there), get the file again",
+                    "is truncated: it has {} bytes, but tensor {name} ends at {end}; download it again",
                     self.length
                 ));
             }
@@ -428,12 +429,13 @@ impl Header<'_> {
         placed.sort();
         if let Some(pair) = placed.windows(2).find(|pair| pair[0].1 > pair[1].0) {
             let (a, b) = (pair[0].2, pair[1].2);
-            return self.refused(format!("is damaged: tensors {a} and {b} overlap; get it again"));
+            return self.refused(format!("is damaged: tensors {a} and {b} overlap; download it again"));
         }
         Ok(tensors.into_iter().map(|(name, (tensor, _))| (name, tensor)).collect())
     }
 
-    /// A tensor whose start is still its offset from where tensors begin, and its bytes.
+    /// Reads the description of a tensor, and returns it with its size in bytes. Its start is still relative to the
+    /// start of the data.
     fn tensor(&mut self, name: &str, alignment: u64) -> Result<(Tensor, u64)> {
         let dimensions = self.u32(name)?;
         if dimensions == 0 || dimensions > MAX_DIMENSIONS {
@@ -449,7 +451,7 @@ impl Header<'_> {
                 Some(elements) if (1..=MAX_ELEMENTS).contains(&elements) => elements,
                 _ => {
                     return self.refused(format!(
-                        "is damaged: tensor {name} has a dimension of {size}; get it again"
+                        "is damaged: tensor {name} has a dimension of {size}; download it again"
                     ));
                 }
             };
@@ -460,20 +462,20 @@ impl Header<'_> {
         let id = self.u32(name)?;
         let Some(kind) = TensorType::of(id) else {
             return self.refused(format!(
-                "tensor {name} is of type {id}, which is not known: convert the model to f16, q8_0, q4_0, q4_k or q6_k"
+                "tensor {name} has type {id}, which is unknown: convert the model to f16, q8_0, q4_0, q4_k or q6_k"
             ));
         };
         if !cols.is_multiple_of(kind.block) {
             let name_of = kind.name;
             return self.refused(format!(
-                "is damaged: tensor {name} is {name_of}, and its rows of {cols} are not whole blocks of {}; get it again",
+                "is damaged: tensor {name} is {name_of}, and its rows of {cols} are not whole blocks of {}; download it again",
                 kind.block
             ));
         }
         let offset = self.u64(name)?;
         if !offset.is_multiple_of(alignment) {
             return self.refused(format!(
-                "is damaged: tensor {name} begins at {offset}, which is no multiple of {alignment}; get it again"
+                "is damaged: tensor {name} starts at {offset}, which is not a multiple of {alignment}; download it again"
             ));
         }
         let bytes = elements / kind.block as u64 * kind.bytes as u64;
@@ -484,7 +486,7 @@ impl Header<'_> {
         let bytes = self.u64(what)?;
         if bytes > MAX_NAME {
             return self.refused(format!(
-                "is damaged: {what} should have {bytes} bytes, at most {MAX_NAME} are read; get it again"
+                "is damaged: {what} has {bytes} bytes, more than the limit of {MAX_NAME}; download it again"
             ));
         }
         let mut name = vec![0; bytes.min(self.end - self.at) as usize];
@@ -494,7 +496,7 @@ impl Header<'_> {
         self.fill(&mut name, what)?;
         match String::from_utf8(name) {
             Ok(name) => Ok(name),
-            Err(_) => self.refused(format!("is damaged: {what} is not UTF-8 text; get it again")),
+            Err(_) => self.refused(format!("is damaged: {what} is not UTF-8 text; download it again")),
         }
     }
 
@@ -534,9 +536,9 @@ impl Header<'_> {
     fn truncated<T>(&self, what: &str, wanted: u64) -> Result<T> {
         let left = self.end - self.at;
         let why = match self.end < self.length {
-            true => format!("is no model's file: its header has more than {} MiB", MAX_HEADER >> 20),
+            true => format!("is not a model file: its header has more than {} MiB", MAX_HEADER >> 20),
             false => format!(
-                "is truncated or damaged: {what} should go on for {wanted} bytes, {left} are left; get the file again"
+                "is truncated or damaged: {what} needs {wanted} more bytes, but {left} are left; download it again"
             ),
         };
         self.refused(why)

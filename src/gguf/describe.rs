@@ -1,4 +1,5 @@
-//! A model's architecture as the metadata of a GGUF file, and what llama.cpp would compute otherwise.
+//! Conversion of a model's architecture to the metadata of a GGUF file, with checks for what llama.cpp would compute
+//! differently.
 
 use serde_json::Value;
 
@@ -11,22 +12,22 @@ use crate::model::rope::{Rope, RopeScaling};
 use crate::model::{Architecture, ModelConfig};
 use crate::ops::{Activation, NormKind};
 
-/// What follows from a model's architecture beside metadata.
+/// What a model's architecture requires in addition to metadata.
 pub(super) struct Described {
-    /// What GGUF calls the architecture.
+    /// The name of the architecture in GGUF.
     pub gguf: &'static str,
-    /// Whether the embedding is written a second time, as the head that llama.cpp asks for.
+    /// Whether the embedding is written again as the head, which llama.cpp requires.
     pub repeats_embedding: bool,
-    /// Tensors of factors for rotary frequencies.
+    /// Tensors with factors of the rotary frequencies.
     pub factors: Vec<(&'static str, Vec<f32>)>,
-    /// What a user should know.
+    /// Warnings for the user.
     pub warnings: Vec<String>,
 }
 
-/// Adds the metadata of a model of this architecture.
+/// Adds the metadata of a model with this architecture.
 ///
 /// # Errors
-/// [`Error::Config`] for what llama.cpp computes otherwise.
+/// [`Error::Config`] for a model that llama.cpp would compute differently.
 pub(super) fn describe(
     metadata: &mut Metadata,
     config: &ModelConfig,
@@ -34,10 +35,10 @@ pub(super) fn describe(
     format: GgufFormat,
 ) -> Result<Described> {
     if a.rates {
-        return Err(refused("a reward model has no place for its head in it"));
+        return Err(refused("GGUF has no tensor for the head of a reward model"));
     }
     let model_type = match config.name.as_str() {
-        // Llama in all but its windows.
+        // The same as Llama except for the sliding window.
         "MistralForCausalLM" => "llama",
         name => crate::model::families::FAMILIES
             .iter()
@@ -45,7 +46,7 @@ pub(super) fn describe(
             .map_or("", |family| family.model_type),
     };
     let Some(&(gguf, _)) = ARCHITECTURES.iter().find(|(_, known)| *known == model_type) else {
-        return Err(refused(format!("llama.cpp has no {}", config.name)));
+        return Err(refused(format!("llama.cpp does not support {}", config.name)));
     };
     metadata.text("general.architecture", gguf);
     metadata.text("general.type", "model");
@@ -99,7 +100,7 @@ impl Writer<'_> {
 
     fn sizes(&mut self, config: &ModelConfig) {
         let a = self.a;
-        // What the file says: a scaling for longer contexts may be limited to fewer here.
+        // The context in the file, since a scaling for longer contexts may be limited here.
         let stated =
             ["max_position_embeddings", "n_positions"].iter().find_map(|key| config.raw[*key].as_u64());
         self.u32("context_length", a.context.max(stated.unwrap_or(0) as usize));
@@ -124,7 +125,7 @@ impl Writer<'_> {
     fn head(&mut self) -> Result<()> {
         if !self.a.tied && self.gguf == "gemma2" {
             return Err(refused(
-                "the head differs from the embedding, which llama.cpp's gemma2 does not have",
+                "the head is not tied to the embedding, which llama.cpp's gemma2 does not support",
             ));
         }
         self.out.repeats_embedding = self.a.tied && self.is(&["gptneox", "olmo2"]);
@@ -138,7 +139,7 @@ impl Writer<'_> {
         if let Some(cap) = self.a.logits.soft_cap {
             self.f32("final_logit_softcapping", cap as f64);
         } else if self.gguf == "gemma2" {
-            return Err(refused("there is no soft cap of logits, and llama.cpp's gemma2 has one"));
+            return Err(refused("the logits have no soft cap, but llama.cpp's gemma2 always has one"));
         }
         Ok(())
     }
@@ -163,14 +164,14 @@ impl Writer<'_> {
         use Activation::*;
         let fits = match self.gguf {
             "gemma2" | "gemma3" | "gpt2" => self.a.feed_forward.activation == GeluTanh,
-            // GPT-NeoX's files say the exact function, and llama.cpp takes the approximation for all.
+            // GPT-NeoX's files specify the exact function; llama.cpp uses the approximation for all.
             "gptneox" => matches!(self.a.feed_forward.activation, Gelu | GeluTanh),
             _ => self.a.feed_forward.activation == Silu,
         };
         match fits {
             true => Ok(()),
             false => Err(refused(format!(
-                "llama.cpp's {} has another activation than {:?}",
+                "llama.cpp's {} does not support the activation {:?}",
                 self.gguf, self.a.feed_forward.activation
             ))),
         }
@@ -189,13 +190,15 @@ impl Writer<'_> {
         let expected = 1.0 / (by_width as f32).sqrt();
         if (a.attention.scale / expected - 1.0).abs() > 1e-5 {
             return Err(refused(format!(
-                "scores are multiplied with {}, and llama.cpp's {} does so with {expected}",
+                "attention scores are scaled by {}, but llama.cpp's {} scales them by {expected}",
                 a.attention.scale, self.gguf
             )));
         }
         if self.gguf == "gemma2" {
             let Some(cap) = a.attention.soft_cap else {
-                return Err(refused("there is no soft cap of scores, and llama.cpp's gemma2 has one"));
+                return Err(refused(
+                    "attention scores have no soft cap, but llama.cpp's gemma2 always has one",
+                ));
             };
             self.f32("attn_logit_softcapping", cap as f64);
             return Ok(());
@@ -206,7 +209,10 @@ impl Writer<'_> {
     fn no_soft_cap(&self) -> Result<()> {
         match self.a.attention.soft_cap {
             None => Ok(()),
-            Some(_) => Err(refused(format!("llama.cpp's {} has no soft cap of scores", self.gguf))),
+            Some(_) => Err(refused(format!(
+                "llama.cpp's {} does not support a soft cap of attention scores",
+                self.gguf
+            ))),
         }
     }
 
@@ -215,12 +221,14 @@ impl Writer<'_> {
         let window = layers.iter().find_map(|layer| layer.window);
         let windowed: Vec<bool> = layers.iter().map(|layer| layer.window.is_some()).collect();
         let Some(window) = window else {
-            // Which llama.cpp takes for Phi-4.
+            // llama.cpp uses this value for Phi-4.
             if self.gguf == "phi3" {
                 self.u32("attention.sliding_window", 0);
             }
             return match self.gguf {
-                "gemma2" => Err(refused("no layer has a window, and some of llama.cpp's gemma2 have")),
+                "gemma2" => {
+                    Err(refused("no layer has a sliding window, but layers of llama.cpp's gemma2 do"))
+                }
                 _ => Ok(()),
             };
         };
@@ -234,7 +242,9 @@ impl Writer<'_> {
                         .all(|(layer, windowed)| *windowed == (layer % period != period - 1))
                 };
                 let Some(period) = [usual].into_iter().chain(2..=layers.len() + 1).find(repeats) else {
-                    return Err(refused("the layers with windows do not repeat as llama.cpp's do"));
+                    return Err(refused(
+                        "the layers with sliding windows do not have a pattern that llama.cpp supports",
+                    ));
                 };
                 if period != usual {
                     self.u32("attention.sliding_window_pattern", period);
@@ -246,7 +256,8 @@ impl Writer<'_> {
                     self.u32("attention.sliding_window", window);
                 }
                 self.out.warnings.push(format!(
-                    "llama.cpp has no windows in models of this kind: texts of more than {window} tokens come out otherwise"
+                    "llama.cpp has no sliding windows in this architecture: results for texts of more \
+                     than {window} tokens differ"
                 ));
             }
         }
@@ -259,14 +270,14 @@ impl Writer<'_> {
         let Some(rope) = ropes.first() else { return Ok(()) };
         let rotates = |layer: usize| self.gguf != "smollm3" || !(layer + 1).is_multiple_of(4);
         if layers.iter().enumerate().any(|(at, layer)| layer.rope.is_some() != rotates(at)) {
-            return Err(refused("the layers without rotary positions are others than llama.cpp's"));
+            return Err(refused("the layers without RoPE are not those of llama.cpp"));
         }
         self.u32("rope.dimension_count", rope.rotated);
         self.f32("rope.freq_base", rope.theta);
         if let [_, windowed] = &ropes[..] {
             if windowed.scaling != RopeScaling::Default {
                 return Err(refused(
-                    "the rotary positions of layers with a window are stretched, and llama.cpp's are not",
+                    "the RoPE of layers with a sliding window is scaled, which llama.cpp does not support",
                 ));
             }
             self.f32("rope.freq_base_swa", windowed.theta);
@@ -276,12 +287,10 @@ impl Writer<'_> {
 
     fn scaling(&mut self, rope: &Rope, config: &ModelConfig) -> Result<()> {
         let key = self.key("rope.scaling.type");
-        // Factors of each pair are read by few of llama.cpp's architectures.
+        // Few of llama.cpp's architectures read factors per pair.
         let factors = |known: &[&str]| match self.is(known) {
             true => Ok(()),
-            false => {
-                Err(refused(format!("llama.cpp's {} has no such scaling of rotary positions", self.gguf)))
-            }
+            false => Err(refused(format!("llama.cpp's {} does not support this RoPE scaling", self.gguf))),
         };
         let plain = Rope { scaling: RopeScaling::Default, ..rope.clone() }.inverse_frequencies();
         let ratios = || -> Vec<f32> {
@@ -308,7 +317,9 @@ impl Writer<'_> {
             } => {
                 let usual = if factor <= 1.0 { 1.0 } else { 0.1 * factor.ln() + 1.0 };
                 if !truncate || (attention_factor / usual - 1.0).abs() > 1e-5 {
-                    return Err(refused("llama.cpp computes YaRN with another attention_factor or truncate"));
+                    return Err(refused(
+                        "llama.cpp does not support YaRN with this attention_factor or truncate",
+                    ));
                 }
                 self.metadata.text(&key, "yarn");
                 self.f32("rope.scaling.factor", factor);

@@ -1,4 +1,4 @@
-//! Models to GGUF files, as llama.cpp's own converter makes them.
+//! Export of models to GGUF files, equivalent to llama.cpp's converter.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -16,13 +16,13 @@ use crate::model::storage::finite;
 use crate::model::weights::Weight;
 use crate::model::{FloatFormat, Model};
 
-/// Elements that are converted at a time.
+/// The number of elements that are converted at a time.
 const PIECE: usize = 1 << 18;
 
-/// How the matrices of a GGUF file are stored. Vectors are f32 always.
+/// The format of matrices in a GGUF file. Vectors are always f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum GgufFormat {
-    /// As computed.
+    /// Single precision, the format of all computation.
     #[default]
     F32,
     /// Half precision.
@@ -34,7 +34,7 @@ pub enum GgufFormat {
 }
 
 impl GgufFormat {
-    /// By its name: that of a [`FloatFormat`], or `q8_0`.
+    /// Parses a name: that of a [`FloatFormat`], or `q8_0`.
     pub fn parse(name: &str) -> Option<GgufFormat> {
         match FloatFormat::parse(name) {
             Some(FloatFormat::F32) => Some(GgufFormat::F32),
@@ -44,7 +44,7 @@ impl GgufFormat {
         }
     }
 
-    /// What `general.file_type` calls it.
+    /// The number in `general.file_type`.
     pub(super) fn file_type(self) -> u32 {
         match self {
             GgufFormat::F32 => 0,
@@ -54,7 +54,7 @@ impl GgufFormat {
         }
     }
 
-    /// The type of a matrix of rows that long.
+    /// The type of a matrix with rows of this length.
     fn of_matrix(self, cols: usize) -> &'static TensorType {
         match self {
             GgufFormat::F32 => &F32,
@@ -67,12 +67,13 @@ impl GgufFormat {
 }
 
 impl Model {
-    /// Writes the base weights to one GGUF file, with the tokenizer and chat template of the model at `source`. Returns what
-    /// a user should know about what llama.cpp makes of it. What cannot be written whole leaves no new file.
+    /// Writes the base weights to one GGUF file, with the tokenizer and chat template of the model at `source`. Returns
+    /// warnings about differences in llama.cpp. If a write fails, no new file is left.
     ///
     /// # Errors
-    /// [`Error::Config`] for a model that llama.cpp computes otherwise, and for a number that `format` has no room for;
-    /// [`Error::File`] for a tokenizer that it does not have; [`Error::SelfCheck`] for a number that is not finite.
+    /// [`Error::Config`] for a model that llama.cpp would compute differently, and for a number outside the range of
+    /// `format`; [`Error::File`] for a tokenizer that llama.cpp does not support; [`Error::SelfCheck`] for a number
+    /// that is not finite.
     pub async fn save_gguf(&self, path: &Path, source: &Path, format: GgufFormat) -> Result<Vec<String>> {
         let mut metadata = Metadata::default();
         let described = describe(&mut metadata, self.config(), self.architecture(), format)?;
@@ -130,7 +131,8 @@ impl Model {
     }
 }
 
-/// Whether llama.cpp would fail because of the name: it takes a model called so for a Phi-3, and looks for its tokens.
+/// Whether llama.cpp would fail because of the name: it treats a model with such a name as a Phi-3 and requires its
+/// tokens.
 fn fails_by_name(name: &str, tokenizer: &Tokenizer) -> bool {
     let name = name.to_lowercase();
     let has = |token: &&str| tokenizer.token_to_id(token).is_some();
@@ -138,13 +140,13 @@ fn fails_by_name(name: &str, tokenizer: &Tokenizer) -> bool {
         && !["</s>", "<unk>", "<s>", "<|endoftext|>"].iter().all(has)
 }
 
-/// Where the numbers of a tensor are from.
+/// The source of a tensor's numbers.
 enum Source<'a> {
     Weight(&'a Weight, Layout),
     Factors(Vec<f32>),
 }
 
-/// Numbers as GGUF has them, of those that the model uses.
+/// Converts numbers that the model uses to the layout of GGUF.
 fn in_layout(values: Vec<f32>, layout: Layout, shape: &[usize]) -> Vec<f32> {
     match layout {
         Layout::Same => values,
@@ -160,7 +162,8 @@ fn encoded(tensor: &Planned, values: &[f32]) -> Result<Vec<u8>> {
         "bf16" => FloatFormat::Bf16,
         _ => {
             return to_q8_0(values).map_err(|v| {
-                let why = format!("q8_0 ends at 8e6, and {} holds {v:e}: take float32", tensor.name);
+                let why =
+                    format!("{} holds {v:e}, outside the range of q8_0 (±8e6): use float32", tensor.name);
                 Error::config("dtype", why)
             });
         }

@@ -1,4 +1,4 @@
-//! How the elements of a tensor in GGUF differ from those that a model uses.
+//! The differences between the elements of a tensor in GGUF and those that a model uses.
 
 use crate::model::Architecture;
 use crate::model::names::Projection;
@@ -6,19 +6,20 @@ use crate::ops::NormKind;
 
 use super::names::{Module, pairs_are_neighbours};
 
-/// The difference.
+/// The difference of one tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Layout {
-    /// None.
+    /// No difference.
     Same,
-    /// Rows of so many heads, whose rotated pairs are neighbours rather than halves of a head.
+    /// The rows of this number of heads are ordered so that rotated pairs are adjacent, instead of in the two halves of
+    /// a head.
     Neighbours(usize),
-    /// One is added, where a norm's weight stands for 1 + w.
+    /// GGUF stores 1 + w, where the model's norm has the weight w.
     OneMore,
 }
 
 impl Layout {
-    /// That of a module's tensors in a file of the architecture that is called `gguf`.
+    /// The layout of a module's tensors in a file with the architecture `gguf`.
     pub fn of(module: &Module, gguf: &str, architecture: &Architecture) -> Layout {
         let neighbours = pairs_are_neighbours(gguf);
         match module.projection {
@@ -30,7 +31,8 @@ impl Layout {
     }
 }
 
-/// Rows of `cols` elements, whole heads of D rows, from neighbours to halves: row (h, s, j) was row (h, j, s).
+/// Reorders rows of `cols` elements, in whole heads of D rows, from adjacent pairs to halves: row (h, s, j) was row (h,
+/// j, s).
 pub(super) fn to_halves(values: &[f32], head_dim: usize, cols: usize) -> Vec<f32> {
     reordered(values, head_dim, cols, |row| row % (head_dim / 2) * 2 + row / (head_dim / 2))
 }
@@ -40,7 +42,7 @@ pub(super) fn to_neighbours(values: &[f32], head_dim: usize, cols: usize) -> Vec
     reordered(values, head_dim, cols, |row| row % 2 * (head_dim / 2) + row / 2)
 }
 
-/// The rows of each head from where `from` says that they were in it.
+/// Reorders the rows of each head: `from` returns the earlier index in the head.
 fn reordered(values: &[f32], head_dim: usize, cols: usize, from: impl Fn(usize) -> usize) -> Vec<f32> {
     let rows = values.len() / cols;
     let old = |row: usize| row / head_dim * head_dim + from(row % head_dim);
@@ -52,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn neighbours_become_halves_and_neighbours_again() {
+    fn reordering_to_halves_and_back_is_the_identity() {
         let rows: Vec<f32> = (0..16).map(|i| i as f32).collect();
         // Two heads of four rows of two elements.
         let halves = to_halves(&rows, 4, 2);

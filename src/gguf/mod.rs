@@ -1,7 +1,7 @@
 //! GGUF, the files of llama.cpp and Ollama: a model in one file, with its tokenizer and chat template.
 //!
-//! To the rest of this crate such a file looks like the folder that transformers would have for the same model: its
-//! metadata become the content of `config.json`, `tokenizer.json` and their like, its tensors those of safetensors files
+//! The rest of this crate sees such a file as the folder that transformers would have for the same model: its metadata
+//! become the content of `config.json`, `tokenizer.json` and so on, and its tensors those of safetensors files
 //! ([`GgufTensors`]).
 
 mod blocks;
@@ -32,23 +32,23 @@ use crate::model::safetensors_io::TensorFiles;
 use container::Container;
 use tokenizer::{GgufTokenizer, key};
 
-/// How names of such files end.
+/// The file name extension.
 const END: &str = "gguf";
 
-/// The files of a model's folder that a GGUF file stands for.
+/// The files of a model folder that a GGUF file replaces.
 pub(crate) const STANDS_FOR: [&str; 4] =
     ["config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"];
 
-/// Whether `path` has the name of a GGUF file.
+/// Whether `path` has the extension of a GGUF file.
 pub(crate) fn is_named_so(path: &Path) -> bool {
     path.extension().is_some_and(|end| end.eq_ignore_ascii_case(END))
 }
 
-/// The GGUF file that the model at `path` is: `path` itself, or the only one in a folder without safetensors. `None` for
-/// another model.
+/// Returns the GGUF file of the model at `path`: `path` itself, or the only one in a folder without safetensors.
+/// Returns `None` for another model.
 ///
 /// # Errors
-/// [`Error::File`] for a folder with several of them and no other weights.
+/// [`Error::File`] for a folder with several GGUF files and no other weights.
 pub fn file_of(path: &Path) -> Result<Option<PathBuf>> {
     if files::is_file(path) {
         return Ok(Some(path.to_owned()));
@@ -65,7 +65,7 @@ pub fn file_of(path: &Path) -> Result<Option<PathBuf>> {
             let names: Vec<String> = several.iter().take(5).map(|file| file_name(file)).collect();
             let more = if several.len() > names.len() { ", …" } else { "" };
             let why = format!(
-                "holds {} GGUF files and no safetensors: give one of them ({}{more})",
+                "has {} GGUF files and no safetensors: give one of them ({}{more})",
                 several.len(),
                 names.join(", ")
             );
@@ -78,8 +78,8 @@ fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// The JSON file `name` of the model at `model`, and its path for messages: a file in a folder, or what a GGUF file says of
-/// the same. `None` where there is none.
+/// Returns the JSON file `name` of the model at `model`, and its path for messages. It is a file in the folder, or
+/// derived from the metadata of a GGUF file. `None` if there is none.
 pub(crate) fn json(model: &Path, name: &str) -> Result<(PathBuf, Option<Value>)> {
     let Some(file) = file_of(model)? else {
         let path = model.join(name);
@@ -109,7 +109,8 @@ fn derived(container: &Container, name: &str) -> Result<Value> {
     }
 }
 
-/// Writes the files of a tokenizer, and with `all` of generation, that the GGUF file at `path` stands for into `dir`.
+/// Writes to `dir` the tokenizer files that the GGUF file at `path` replaces, and with `all` also the generation
+/// configuration.
 pub(crate) fn write_companions(path: &Path, dir: &Path, all: bool) -> Result<()> {
     let names: &[&str] = if all { &STANDS_FOR[1..] } else { &STANDS_FOR[1..3] };
     let container = Container::open(path)?;

@@ -1,9 +1,9 @@
-//! What GGUF files call the tensors of our families.
+//! The names of tensors in GGUF files, for all supported families.
 
 use crate::model::Architecture;
 use crate::model::names::{LayerNorm, Projection};
 
-/// The architectures that are read and written: what GGUF calls them, and their `model_type`.
+/// The supported architectures: their names in GGUF, and their `model_type`.
 pub(super) const ARCHITECTURES: [(&str, &str); 11] = [
     ("llama", "llama"),
     ("qwen2", "qwen2"),
@@ -18,13 +18,14 @@ pub(super) const ARCHITECTURES: [(&str, &str); 11] = [
     ("gptneox", "gpt_neox"),
 ];
 
-/// Whether files of this architecture hold the rows of queries and keys in another order: llama.cpp rotates pairs of
-/// neighbours where transformers rotates the halves of a head.
+/// Whether files of this architecture have the rows of queries and keys in another order: llama.cpp rotates adjacent
+/// pairs, where transformers rotates the halves of a head.
 pub(super) fn pairs_are_neighbours(gguf: &str) -> bool {
     matches!(gguf, "llama" | "granite" | "smollm3")
 }
 
-/// Factors of the rotary frequencies, which are settings rather than weights: for all sequences, and for short and long ones.
+/// Tensors with factors of the rotary frequencies, which are settings and not weights: for all sequences, for short
+/// ones and for long ones.
 pub(super) const ROPE_FREQS: &str = "rope_freqs.weight";
 pub(super) const ROPE_SHORT: &str = "rope_factors_short.weight";
 pub(super) const ROPE_LONG: &str = "rope_factors_long.weight";
@@ -53,8 +54,8 @@ fn norm(norm: LayerNorm) -> &'static str {
     }
 }
 
-/// A module of a model: how its tensors' names begin in the files of transformers and in GGUF, before `.weight` and
-/// `.bias`, and which map of a layer it is.
+/// A module of a model: the prefix of its tensors' names (before `.weight` and `.bias`) in the files of transformers
+/// and in GGUF, and its projection if it is one.
 pub(super) struct Module {
     pub ours: String,
     pub gguf: String,
@@ -62,7 +63,7 @@ pub(super) struct Module {
     pub is_norm: bool,
 }
 
-/// All modules of a model, those that it may lack included.
+/// All modules of a model, including those that it may lack.
 pub(super) fn modules(architecture: &Architecture) -> Vec<Module> {
     let names = architecture.names;
     let stem = |name: String| name.trim_end_matches(".weight").to_owned();

@@ -1,23 +1,23 @@
-//! The types of tensors: blocks of elements, what is read of them, and their names for messages.
+//! The tensor types of GGUF: their blocks, their names for messages, and the decoders of the supported ones.
 
 use std::fmt::Debug;
 
 use super::blocks;
 use crate::model::FloatFormat;
 
-/// Adds the elements of whole blocks to those that are there.
+/// Decodes whole blocks and appends their elements.
 type Decode = fn(&[u8], &mut Vec<f32>);
 
-/// How the elements of a tensor are stored: in blocks along its rows.
+/// The storage of the elements of a tensor: blocks along its rows.
 pub(crate) struct TensorType {
     id: u32,
-    /// As llama.cpp calls it.
+    /// The name in llama.cpp.
     pub name: &'static str,
-    /// Elements of a block.
+    /// The number of elements in a block.
     pub block: usize,
-    /// Bytes of a block.
+    /// The size of a block in bytes.
     pub bytes: usize,
-    /// Adds the elements of whole blocks; `None` for a type that is not read.
+    /// Appends the elements of whole blocks; `None` for a type that is not supported.
     decode: Option<Decode>,
 }
 
@@ -42,10 +42,10 @@ pub(crate) const F16: TensorType =
 /// Brain floats.
 pub(crate) const BF16: TensorType =
     read(30, "bf16", 1, 2, |bytes, values| FloatFormat::Bf16.decode(bytes, values));
-/// 32 integers of 8 bits with a scale.
+/// Blocks of 32 integers of 8 bits with a scale.
 pub(crate) const Q8_0: TensorType = read(8, "q8_0", 32, 34, blocks::q8_0);
 
-/// All types that have been written, of which those with a decoder are read. Numbers that are missing were withdrawn.
+/// All types of GGUF; those with a decoder are supported. The missing numbers were withdrawn.
 static TYPES: [TensorType; 34] = [
     F32,
     F16,
@@ -92,28 +92,28 @@ const fn other(id: u32, name: &'static str, block: usize, bytes: usize) -> Tenso
 }
 
 impl TensorType {
-    /// The type of this number.
+    /// Returns the type with this number.
     pub fn of(id: u32) -> Option<&'static TensorType> {
         TYPES.iter().find(|kind| kind.id == id)
     }
 
-    /// Its number.
+    /// The number of the type.
     pub fn id(&self) -> u32 {
         self.id
     }
 
-    /// Whether tensors of it are read.
+    /// Whether tensors of this type are supported.
     pub fn is_read(&self) -> bool {
         self.decode.is_some()
     }
 
-    /// The types that are read, for a message.
+    /// The names of the supported types, for a message.
     pub fn read_ones() -> String {
         let names: Vec<&str> = TYPES.iter().filter(|kind| kind.is_read()).map(|kind| kind.name).collect();
         names.join(", ")
     }
 
-    /// Adds the elements of `bytes`, which are whole blocks.
+    /// Decodes `bytes`, which are whole blocks, and appends the elements.
     pub fn decode(&self, bytes: &[u8], values: &mut Vec<f32>) {
         self.decode.expect("a type that is read")(bytes, values);
     }

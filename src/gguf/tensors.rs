@@ -1,4 +1,4 @@
-//! The tensors of a GGUF file as those of a model: by the names of transformers' files, in the order in which they are used.
+//! Access to the tensors of a GGUF file under the names and in the element order of transformers' files.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -11,20 +11,20 @@ use super::tensor_type::TensorType;
 use crate::error::Result;
 use crate::model::{Architecture, FloatFormat, FrozenFormat};
 
-/// The tensors of a file. Opening reads the header alone; a tensor's elements are read when asked for, a range of rows at a
-/// time if wanted.
+/// The tensors of a file. Opening reads only the header. A tensor's elements are read on request, optionally a range of
+/// rows at a time.
 pub struct GgufTensors {
     container: Container,
-    /// What the file calls each, and how it lies there.
+    /// For each tensor, its name and layout in the file.
     named: BTreeMap<String, (String, Layout)>,
 }
 
 impl GgufTensors {
-    /// The tensors of the file at `path`, of a model of this architecture. What the architecture does not have keeps its
-    /// name.
+    /// Opens the file at `path`, of a model of this architecture. Tensors that the architecture does not have keep
+    /// their names.
     ///
     /// # Errors
-    /// [`crate::Error::File`] for what is no such file, and for a damaged one.
+    /// [`crate::Error::File`] for a file that is not GGUF, or is damaged.
     pub fn open(path: &Path, architecture: &Architecture) -> Result<GgufTensors> {
         let container = Container::open(path)?;
         let gguf = container.text("general.architecture")?.unwrap_or_default();
@@ -55,20 +55,20 @@ impl GgufTensors {
         self.named.contains_key(name)
     }
 
-    /// The file.
+    /// The path of the file.
     pub fn path(&self) -> &Path {
         self.container.path()
     }
 
-    /// Whether a tensor can be read as one of the shape `expected`, by the header alone.
+    /// Checks by the header that a tensor can be read with the shape `expected`.
     ///
     /// # Errors
-    /// [`crate::Error::File`] for one that is not there, of another shape, or of a type that is not read.
+    /// [`crate::Error::File`] for a missing tensor, another shape, or a type that is not supported.
     pub fn check(&self, name: &str, expected: &[usize]) -> Result<()> {
         self.find(name, expected).map(|_| ())
     }
 
-    /// All elements of a tensor of the shape `expected`, outermost dimension first.
+    /// Reads all elements of a tensor of the shape `expected`, outermost dimension first.
     ///
     /// # Errors
     /// As [`GgufTensors::check`].
@@ -76,7 +76,7 @@ impl GgufTensors {
         self.read_rows_f32(name, expected, 0..expected[0])
     }
 
-    /// The rows `rows` of a tensor of the shape `expected`, of a vector the elements.
+    /// Reads the rows `rows` of a tensor of the shape `expected`; of a vector, these are elements.
     ///
     /// # Errors
     /// As [`GgufTensors::check`].
@@ -89,7 +89,7 @@ impl GgufTensors {
             Layout::OneMore => Ok(read(rows)?.into_iter().map(|v| v - 1.0).collect()),
             Layout::Neighbours(heads) => {
                 let head_dim = expected[0] / heads;
-                // All rows of the heads that these rows are of.
+                // All rows of the heads that contain these rows.
                 let whole = rows.start / head_dim * head_dim..rows.end.next_multiple_of(head_dim);
                 let mut halves = to_halves(&read(whole.clone())?, head_dim, cols);
                 halves.truncate((rows.end - whole.start) * cols);
@@ -103,15 +103,15 @@ impl GgufTensors {
         let refused = |why: String| Err(self.container.refused(why));
         let Some((stored, layout)) = self.named.get(name) else {
             return refused(format!(
-                "has no tensor for {name}, which its metadata ask for: get the file again"
+                "has no tensor for {name}, which its metadata require: download it again"
             ));
         };
         let tensor = &self.container.tensors()[stored];
-        // Dimensions of one are left out by some writers.
+        // Some writers omit dimensions of one.
         let plain = |shape: &[usize]| shape.iter().copied().skip_while(|size| *size == 1).collect::<Vec<_>>();
         if plain(&tensor.shape) != plain(expected) {
             return refused(format!(
-                "tensor {stored} has shape {:?}, its metadata ask for {expected:?}: the file is damaged, get it again",
+                "tensor {stored} has shape {:?}, but its metadata require {expected:?}: the file is damaged, download it again",
                 tensor.shape
             ));
         }
@@ -122,18 +122,18 @@ impl GgufTensors {
     }
 }
 
-/// Why a tensor is not read, and the way out.
+/// The message about a tensor of an unsupported type.
 fn unread(name: &str, kind: &TensorType) -> String {
     format!(
-        "tensor {name} is of type {}, read are {}: take a file of one of these types, or make one by llama.cpp's \
+        "tensor {name} has type {}, supported are {}: use a file of one of these types, or create one with llama.cpp's \
          llama-quantize",
         kind.name,
         TensorType::read_ones()
     )
 }
 
-/// How the matrices of the file at `path` are held: as they are; as 8-bit integers where they are of several quantised types;
-/// in f32 where they are of several formats of floats.
+/// The format in which the matrices of the file at `path` are held on the GPU: the file's own if there is one; 8-bit
+/// integers for several quantised types; f32 for several floating-point types.
 pub(crate) fn frozen_format(path: &Path) -> Result<FrozenFormat> {
     let container = Container::open(path)?;
     let matrices = || container.tensors().iter().filter(|(_, tensor)| tensor.shape.len() == 2);

@@ -1,4 +1,4 @@
-//! Files that PyPI's gguf wrote, and hostile ones.
+//! Tests with files written by PyPI's gguf, and with hostile files.
 
 use std::path::{Path, PathBuf};
 
@@ -10,9 +10,9 @@ fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/gguf").join(name)
 }
 
-/// Expected: gguf.dequantize, bit for bit.
+/// Expected: the result of gguf.dequantize, bit for bit.
 #[test]
-fn every_type_of_tensor_is_what_gguf_makes_of_it() {
+fn every_tensor_type_is_dequantized_as_by_gguf() {
     let container = Container::open(&fixture("types.gguf")).unwrap();
     let mut checked = 0;
     for (name, tensor) in container.tensors() {
@@ -31,7 +31,7 @@ fn every_type_of_tensor_is_what_gguf_makes_of_it() {
 
 /// Expected: the `config.json` of the same models.
 #[test]
-fn metadata_are_the_configuration_of_transformers() {
+fn metadata_are_read_as_the_configuration_of_transformers() {
     let config = |name: &str| ModelConfig::load(&fixture(name)).unwrap();
     let llama = config("llama.gguf");
     let scaling = &llama.raw["rope_scaling"];
@@ -54,7 +54,7 @@ fn metadata_are_the_configuration_of_transformers() {
     assert_eq!(config("qwen3.gguf").warnings, [""; 0]);
 }
 
-/// Bytes of a file, by hand.
+/// The bytes of a hand-made file.
 #[derive(Clone, Default)]
 struct Bytes(Vec<u8>);
 
@@ -80,13 +80,13 @@ impl Bytes {
         self.u64(text.len() as u64).raw(text.as_bytes())
     }
 
-    /// An f32 tensor of these dimensions.
+    /// Adds the description of an f32 tensor with these dimensions.
     fn tensor(self, name: &str, dimensions: &[u64], offset: u64) -> Bytes {
         let bytes = self.text(name).u32(dimensions.len() as u32);
         dimensions.iter().fold(bytes, |bytes, size| bytes.u64(*size)).u32(0).u64(offset)
     }
 
-    /// Up to where tensors begin, and so many bytes of them.
+    /// Pads to the start of the tensor data, and adds this number of bytes.
     fn data(mut self, bytes: usize) -> Bytes {
         self.0.resize(self.0.len().next_multiple_of(32) + bytes, 0);
         self
@@ -109,28 +109,28 @@ impl Bytes {
 const FAR: u64 = 1 << 60;
 
 #[test]
-fn a_header_that_claims_more_than_the_file_has_is_refused_before_memory_is_taken() {
+fn a_header_with_counts_beyond_the_file_is_an_error_before_memory_is_allocated() {
     Bytes::header(FAR, 0).refused("1152921504606846976 tensors");
     Bytes::header(0, FAR).refused("1152921504606846976 metadata entries");
     Bytes::header(0, u64::MAX).raw(&[0; 64]).refused("metadata entries");
     let entry = || Bytes::header(0, 1);
-    entry().u64(FAR).raw(&[0; 64]).refused("a metadata key should have 1152921504606846976 bytes");
-    entry().text("a").u32(8).u64(FAR).raw(&[0; 64]).refused("a should go on for 1152921504606846976 bytes");
+    entry().u64(FAR).raw(&[0; 64]).refused("a metadata key has 1152921504606846976 bytes");
+    entry().text("a").u32(8).u64(FAR).raw(&[0; 64]).refused("a needs 1152921504606846976 more bytes");
     for kind in [0, 4, 6, 7, 8, 10] {
-        entry().text("a").u32(9).u32(kind).u64(FAR).raw(&[0; 64]).refused("a should go on for");
-        entry().text("a").u32(9).u32(kind).u64(u64::MAX).raw(&[0; 64]).refused("a should go on for");
+        entry().text("a").u32(9).u32(kind).u64(FAR).raw(&[0; 64]).refused("a needs");
+        entry().text("a").u32(9).u32(kind).u64(u64::MAX).raw(&[0; 64]).refused("a needs");
     }
-    entry().text("a").u32(9).u32(8).u64(2).text("b").u64(FAR).refused("a should go on for");
+    entry().text("a").u32(9).u32(8).u64(2).text("b").u64(FAR).refused("a needs");
 }
 
 #[test]
-fn a_header_that_no_writer_writes_is_refused() {
+fn an_invalid_header_is_an_error() {
     let refuse = |bytes: Bytes, part: &str| bytes.refused(part);
     refuse(Bytes::default().raw(b"PK\x03\x04").raw(&[0; 64]), "is not a GGUF file");
     refuse(Bytes::default().raw(b"GGUF").u32(3u32.swap_bytes()).raw(&[0; 64]), "big-endian");
     refuse(Bytes::default().raw(b"GGUF").u32(1).raw(&[0; 64]), "version 1");
     let entry = || Bytes::header(0, 1);
-    refuse(entry().text("a").u32(13).raw(&[0; 64]), "a is of the unknown type 13");
+    refuse(entry().text("a").u32(13).raw(&[0; 64]), "a has the unknown type 13");
     refuse(entry().text("a").u32(9).u32(9).u64(1).raw(&[0; 64]), "a is a list of lists");
     refuse(entry().u64(2).raw(&[0xff, 0xfe]).raw(&[0; 64]), "a metadata key is not UTF-8");
     refuse(
@@ -140,18 +140,18 @@ fn a_header_that_no_writer_writes_is_refused() {
     for alignment in [0, 3, 1 << 30] {
         refuse(entry().text("general.alignment").u32(4).u32(alignment), "expected a power of two");
     }
-    refuse(entry().text("general.alignment").u32(8).text("x"), "general.alignment is no number");
+    refuse(entry().text("general.alignment").u32(8).text("x"), "general.alignment is not a number");
 }
 
 #[test]
-fn tensors_that_cannot_be_where_they_should_be_are_refused() {
+fn tensors_at_invalid_places_are_errors() {
     let one = |dimensions: &[u64], offset| Bytes::header(1, 0).tensor("a", dimensions, offset).data(64);
     one(&[4, 2], 0).open().unwrap();
     one(&[17], 0).refused("is truncated");
     one(&[4], 64).refused("is truncated");
     one(&[4], FAR).refused("is truncated");
-    one(&[4], u64::MAX - 31).refused("tensor a begins beyond any file");
-    one(&[4], 4).refused("tensor a begins at 4, which is no multiple of 32");
+    one(&[4], u64::MAX - 31).refused("tensor a starts beyond any file");
+    one(&[4], 4).refused("tensor a starts at 4, which is not a multiple of 32");
     one(&[], 0).refused("tensor a has 0 dimensions");
     one(&[1; 5], 0).refused("tensor a has 5 dimensions");
     one(&[0, 4], 0).refused("tensor a has a dimension of 0");
@@ -162,7 +162,7 @@ fn tensors_that_cannot_be_where_they_should_be_are_refused() {
     two("b", 32).refused("tensors a and b overlap");
     two("a", 64).refused("two tensors \"a\"");
     let kind = |kind| Bytes::header(1, 0).text("a").u32(1).u64(40).u32(kind).u64(0).data(64);
-    kind(99).refused("tensor a is of type 99");
+    kind(99).refused("tensor a has type 99");
     kind(8).refused("rows of 40 are not whole blocks of 32");
 }
 
@@ -176,7 +176,7 @@ fn a_truncated_file_is_refused_wherever_it_ends() {
 }
 
 #[test]
-fn what_is_no_model_of_ours_is_told_by_its_name() {
+fn unsupported_models_are_errors_that_name_the_reason() {
     let refused = |bytes: Bytes, part: &str| {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.gguf");
@@ -202,7 +202,7 @@ fn what_is_no_model_of_ours_is_told_by_its_name() {
 }
 
 #[test]
-fn a_folder_is_its_only_file() {
+fn a_folder_stands_for_its_only_gguf_file() {
     let dir = tempfile::tempdir().unwrap();
     let write = |name: &str| std::fs::copy(fixture("qwen2.gguf"), dir.path().join(name)).unwrap();
     assert_eq!(file_of(dir.path()).unwrap(), None);

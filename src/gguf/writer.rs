@@ -1,4 +1,4 @@
-//! Writing the container: metadata in memory, tensors in pieces.
+//! Writing of the GGUF container: metadata in memory, tensors in pieces.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use crate::files::AtomicFile;
 
 const VERSION: u32 = 3;
 
-/// Metadata as they are written.
+/// Serialised metadata.
 #[derive(Default)]
 pub(super) struct Metadata {
     bytes: Vec<u8>,
@@ -70,7 +70,7 @@ impl Metadata {
     }
 }
 
-/// A tensor to be written.
+/// A tensor that will be written.
 pub(super) struct Planned {
     pub name: String,
     /// Outermost dimension first.
@@ -84,7 +84,7 @@ impl Planned {
     }
 }
 
-/// Begins a file that is to hold these tensors, one after the other: see [`push`].
+/// Starts a file with these tensors, whose data follow in order by [`push`].
 pub(super) fn create(path: &Path, metadata: &Metadata, tensors: &[Planned]) -> Result<AtomicFile> {
     let mut header = Vec::with_capacity(metadata.bytes.len() + 128 * tensors.len());
     header.extend(MAGIC);
@@ -108,7 +108,7 @@ pub(super) fn create(path: &Path, metadata: &Metadata, tensors: &[Planned]) -> R
     Ok(file)
 }
 
-/// Adds the next tensor's bytes, in pieces.
+/// Writes the data of the next tensor, in pieces.
 pub(super) fn push(
     file: &mut AtomicFile,
     tensor: &Planned,

@@ -1,11 +1,11 @@
-//! The cache's folders, as `huggingface_hub` lays them out:
+//! The folders of the cache, in the layout of `huggingface_hub`:
 //!
 //! ```text
 //! models--ORG--NAME/blobs/ETAG                     content, by its hash
-//!                   blobs/ETAG.incomplete          what has come of it
+//!                   blobs/ETAG.incomplete          the part received so far
 //!                   refs/main                      the commit of a branch or tag
 //!                   snapshots/COMMIT/FILE          a link to the content
-//! .locks/models--ORG--NAME/ETAG.lock               whoever downloads it holds this
+//! .locks/models--ORG--NAME/ETAG.lock               held by the process that downloads it
 //! ```
 
 use std::fs::{self, File, TryLockError};
@@ -18,14 +18,14 @@ use super::names::{Commit, Etag, Repo, unsafe_name};
 use crate::error::{Error, Result};
 use crate::files;
 
-/// How deep folders of a snapshot are read, and how many files.
+/// The limits of reading a snapshot: the depth of its folders, and the number of files.
 const DEPTH: usize = 8;
 const MOST_FILES: usize = 100_000;
 
-/// What tools for backups leave out.
+/// The tag by which backup tools recognise a cache and skip it.
 const TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n# This folder is a cache of downloads.\n";
 
-/// The part of the cache that is a repository's.
+/// The part of the cache that belongs to one repository.
 #[derive(Debug)]
 pub(super) struct RepoCache {
     home: PathBuf,
@@ -33,7 +33,7 @@ pub(super) struct RepoCache {
     locks: PathBuf,
 }
 
-/// The right to download some content, held until it is dropped or the process ends.
+/// The exclusive right to download some content, held until it is dropped or the process ends.
 pub(super) struct Lock(Option<File>);
 
 impl Drop for Lock {
@@ -48,7 +48,7 @@ impl RepoCache {
         RepoCache { home: home.to_owned(), folder: home.join(&name), locks: home.join(".locks").join(name) }
     }
 
-    /// The cache's own folder.
+    /// The root folder of the cache.
     pub fn home(&self) -> &Path {
         &self.home
     }
@@ -57,7 +57,7 @@ impl RepoCache {
         self.folder.join("blobs").join(&etag.0)
     }
 
-    /// Where content grows. Without a lock two processes must not meet there.
+    /// The path of partly downloaded content. Without a lock, each process needs its own.
     pub fn incomplete(&self, etag: &Etag, lock: &Lock) -> PathBuf {
         match lock.0 {
             Some(_) => self.blob(&Etag(format!("{}.incomplete", etag.0))),
@@ -65,7 +65,7 @@ impl RepoCache {
         }
     }
 
-    /// Bytes that an earlier download left.
+    /// The number of bytes that an earlier download left.
     pub fn received(&self, etag: &Etag) -> u64 {
         let part = self.blob(&Etag(format!("{}.incomplete", etag.0)));
         fs::metadata(self.blob(etag)).or_else(|_| fs::metadata(part)).map_or(0, |found| found.len())
@@ -76,13 +76,13 @@ impl RepoCache {
         self.folder.join("snapshots").join(&commit.0)
     }
 
-    /// A file of a commit. `name` is safe.
+    /// The path of a file of a commit. `name` must be safe.
     pub fn pointer(&self, commit: &Commit, name: &str) -> PathBuf {
         debug_assert!(unsafe_name(name).is_none(), "{name:?}");
         self.snapshot(commit).join(name)
     }
 
-    /// The commit that a revision is known to be.
+    /// The commit that a revision refers to, if it is known.
     pub fn commit(&self, revision: &str) -> Option<Commit> {
         let commit = Commit::parse(revision).or_else(|| {
             let text = fs::read_to_string(self.folder.join("refs").join(revision)).ok()?;
@@ -91,7 +91,7 @@ impl RepoCache {
         self.snapshot(&commit).is_dir().then_some(commit)
     }
 
-    /// Notes which commit a branch or tag is.
+    /// Records the commit of a branch or tag.
     pub fn write_ref(&self, revision: &str, commit: &Commit) -> Result<()> {
         if Commit::parse(revision).is_some() {
             return Ok(());
@@ -104,7 +104,7 @@ impl RepoCache {
         write(&path, commit.0.as_bytes())
     }
 
-    /// The files of a commit that are there, sorted.
+    /// The existing files of a commit, sorted.
     pub fn names(&self, commit: &Commit) -> Vec<String> {
         let mut names = Vec::new();
         collect(&self.snapshot(commit), "", DEPTH, &mut names);
@@ -112,14 +112,14 @@ impl RepoCache {
         names
     }
 
-    /// Marks the cache as one.
+    /// Tags the folder as a cache.
     pub fn mark(&self) -> Result<()> {
         files::create_dir_all(&self.home)?;
         let tag = self.home.join("CACHEDIR.TAG");
         if tag.exists() { Ok(()) } else { write(&tag, TAG.as_bytes()) }
     }
 
-    /// Waits until no other process downloads this content.
+    /// Waits until no other process is downloading this content, and locks it.
     pub fn lock(&self, etag: &Etag, watch: &mut dyn Watch) -> Result<Lock> {
         files::create_dir_all(&self.locks)?;
         files::create_dir_all(&self.folder.join("blobs"))?;
@@ -134,11 +134,11 @@ impl RepoCache {
             Err(TryLockError::Error(error)) => Err(error),
             Ok(()) => Ok(()),
         };
-        // Some network file systems have no locks.
+        // Some network file systems do not support locks.
         Ok(Lock(locked.is_ok().then_some(file)))
     }
 
-    /// Puts content into a commit's files.
+    /// Adds content to the files of a commit.
     pub fn link(&self, commit: &Commit, name: &str, etag: &Etag) -> Result<()> {
         let pointer = self.pointer(commit, name);
         files::create_dir_all(pointer.parent().expect("below snapshots"))?;
@@ -146,7 +146,7 @@ impl RepoCache {
         if pointer.is_file() {
             return Ok(());
         }
-        // A link to content that is no more.
+        // A link to content that no longer exists.
         files::remove(&pointer)?;
         let up = "../".repeat(2 + name.matches('/').count());
         let target = format!("{up}blobs/{}", etag.0);
@@ -162,13 +162,13 @@ fn symlink(target: &Path, link: &Path) -> io::Result<()> {
     std::os::unix::fs::symlink(target, link)
 }
 
-/// Windows has links for few users; the content itself is put there.
+/// On Windows few users may create links, so the callers fall back to a hard link or a copy.
 #[cfg(not(unix))]
 fn symlink(_: &Path, _: &Path) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Writes a small file whole. Two threads of a process would use the same temporary file.
+/// Writes a small file atomically. The mutex is needed since threads of a process share the name of the temporary file.
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     static ONE: Mutex<()> = Mutex::new(());
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,4 +1,4 @@
-//! The configurations ("subsets") of a dataset, as its card, README.md, describes them:
+//! Reads the configurations ("subsets") of a dataset from its card, README.md:
 //!
 //! ```yaml
 //! ---
@@ -13,18 +13,18 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-/// The longest description that is read.
+/// The size of the longest description that is accepted.
 const LONGEST: usize = 4 << 20;
 
-/// A configuration.
+/// A configuration of a dataset.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Config {
     pub name: String,
-    /// Whether it is meant where none is named.
+    /// Whether it is used if none is named.
     pub default: bool,
-    /// Splits with the patterns of their files, in the card's order.
+    /// Splits with the patterns of their files, in the order of the card.
     pub splits: Vec<(String, Vec<String>)>,
-    /// The folder that its files are in, which stands before their patterns.
+    /// The folder of its files, a prefix of the patterns.
     pub folder: Option<String>,
 }
 
@@ -43,7 +43,7 @@ struct Entry {
     data_dir: Option<String>,
 }
 
-/// The configurations in the card `bytes`; none where it has no such description.
+/// Parses the configurations in the card `bytes`; there are none if it has no such description.
 pub(super) fn configs(bytes: &[u8]) -> Result<Vec<Config>, String> {
     let text = String::from_utf8_lossy(bytes);
     let text = text.trim_start_matches('\u{feff}').replace("\r\n", "\n");
@@ -53,17 +53,20 @@ pub(super) fn configs(bytes: &[u8]) -> Result<Vec<Config>, String> {
         return Ok(Vec::new());
     };
     if description.len() > LONGEST {
-        return Err(format!("has a description of more than {} MiB: name a file behind :", LONGEST >> 20));
+        return Err(format!(
+            "has a description of more than {} MiB: give a file name after :",
+            LONGEST >> 20
+        ));
     }
     let card: Card = serde_saphyr::from_str(description).map_err(|e| {
         let why = e.to_string().lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
-        format!("its description cannot be read ({why}): name a file behind :")
+        format!("its description cannot be read ({why}): give a file name after :")
     })?;
     let entries = card.configs.unwrap_or_default().into_iter();
     entries.map(|entry| entry.config().ok_or_else(|| UNKNOWN.to_owned())).collect()
 }
 
-const UNKNOWN: &str = "the data_files of its configs are of an unknown form: name a file behind :";
+const UNKNOWN: &str = "the data_files of its configs have an unknown form: give a file name after :";
 
 impl Entry {
     fn config(self) -> Option<Config> {

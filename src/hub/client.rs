@@ -1,4 +1,4 @@
-//! Requests: redirects that keep the token at home, tries, and what a refusal means.
+//! Requests to the hub: redirects without leaking the token, retries, and the meaning of errors.
 
 use std::time::Duration;
 
@@ -13,12 +13,12 @@ use crate::error::Error;
 use crate::redirects::{place, redirected, same_origin};
 
 const REDIRECTS: usize = 10;
-/// Times that something is tried before it has failed.
+/// The number of attempts before a request fails.
 pub(super) const TRIES: u32 = 5;
-/// The longest wait that a hub may ask for.
+/// The longest wait that a hub may request.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
-/// Asks a hub.
+/// A client of one hub.
 #[derive(Debug)]
 pub(super) struct Client {
     agent: Agent,
@@ -27,33 +27,33 @@ pub(super) struct Client {
     pub backoff: Duration,
 }
 
-/// Why there is no answer.
+/// Why a request failed.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// The hub has said no, or something that cannot be true.
+    /// The hub refused, or sent something invalid.
     Refused(Error),
-    /// No answer came, or one that a later try may not get.
+    /// There was no answer, or an error that may be temporary.
     Unreachable(String, Retry),
 }
 
-/// Whether a later try may do better.
+/// Whether another attempt may succeed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Retry {
     Never,
-    /// After this time or the usual one, whichever is longer.
+    /// After this time or the usual backoff, whichever is longer.
     After(Duration),
 }
 
 const SOON: Retry = Retry::After(Duration::ZERO);
 
-/// An answer, wherever it came from.
+/// The answer to a request, from the hub or from a server that it redirects to.
 pub(super) struct Answer {
     pub response: Response<Body>,
-    /// What the hub itself said on the way.
+    /// The headers that the hub itself sent.
     pub facts: Facts,
 }
 
-/// What the hub says of a file, in the headers of its answer.
+/// What the hub reports about a file in the headers of its answer.
 #[derive(Debug, Default)]
 pub(super) struct Facts {
     pub commit: Option<String>,
@@ -64,7 +64,7 @@ pub(super) struct Facts {
 }
 
 impl Facts {
-    /// A redirect's own length and etag are not the file's.
+    /// Adds headers. The length and the etag of a redirect are not those of the file.
     fn add(&mut self, headers: &HeaderMap, redirects: bool) {
         let text = |name: &str| headers.get(name)?.to_str().ok().map(str::to_owned);
         self.commit = text("x-repo-commit").or(self.commit.take());
@@ -76,12 +76,12 @@ impl Facts {
         }
     }
 
-    /// The etag; `None` where there is none that can be used.
+    /// The etag; `None` if there is none that is usable.
     pub fn etag(&self) -> Option<Etag> {
         Etag::parse(self.linked_etag.as_ref().or(self.etag.as_ref())?)
     }
 
-    /// The size in bytes, or the text that should be one.
+    /// The size in bytes, or the text that is not a valid size.
     pub fn size(&self) -> Option<Result<u64, &str>> {
         let text = self.linked_size.as_ref().or(self.size.as_ref())?;
         Some(text.trim().parse().map_err(|_| text.as_str()))
@@ -93,7 +93,7 @@ impl Client {
         let timeout = Some(settings.timeout);
         let config = Agent::config_builder()
             .user_agent(concat!("oaif/", env!("CARGO_PKG_VERSION")))
-            // Sizes are those of the files.
+            // Without compression, so that lengths are those of the files.
             .accept_encoding("identity")
             .http_status_as_error(false)
             .max_redirects(0)
@@ -110,7 +110,7 @@ impl Client {
         }
     }
 
-    /// The listing of a repository at its revision. `patient`: try again where nothing answers.
+    /// Requests the listing of a repository at its revision. `patient` repeats the request if there is no answer.
     pub fn listing(&self, repo: &Repo, patient: bool) -> Result<Listing, Failure> {
         let kind = match repo.kind {
             Kind::Model => "models",
@@ -124,7 +124,7 @@ impl Client {
         })
     }
 
-    /// Where a file of a repository is.
+    /// The address of a file of a repository.
     pub fn url(&self, repo: &Repo, commit: &str, name: &str) -> String {
         let kind = match repo.kind {
             Kind::Model => "",
@@ -133,7 +133,7 @@ impl Client {
         format!("{}/{kind}{}/resolve/{commit}/{}", self.endpoint, repo.id, quoted(name, true))
     }
 
-    /// Does something until it is done, refused or tried so many times.
+    /// Repeats a request until it succeeds, is refused, or has failed `tries` times.
     pub fn retry<T>(&self, tries: u32, mut once: impl FnMut() -> Result<T, Failure>) -> Result<T, Failure> {
         let mut tried = 1;
         loop {
@@ -145,13 +145,14 @@ impl Client {
         }
     }
 
-    /// Waits after so many failures.
+    /// Waits after this number of failures.
     pub fn wait(&self, failures: u32, asked: Duration) {
         std::thread::sleep((self.backoff * 2u32.pow(failures - 1)).max(asked.min(LONGEST_WAIT)));
     }
 
-    /// One request about `file` or the repository itself, with the redirects that follow. `from`: the first byte that is
-    /// wanted. A HEAD request does not leave the hub: what it says is what is asked for.
+    /// Sends one request about `file`, or about the repository itself, and follows redirects. `from` is the first byte
+    /// that is requested. A HEAD request does not follow redirects away from the hub, since only the hub's own headers
+    /// are needed.
     pub fn ask(
         &self,
         repo: &Repo,
@@ -162,8 +163,7 @@ impl Client {
     ) -> Result<Answer, Failure> {
         let refused = |why: String| Failure::Refused(Error::hub(repo, why));
         let home: Uri = self.endpoint.parse().expect("an endpoint is an address");
-        let mut uri: Uri =
-            url.parse().map_err(|_| refused(format!("has no address that can be asked ({url:?})")))?;
+        let mut uri: Uri = url.parse().map_err(|_| refused(format!("has an invalid address ({url:?})")))?;
         let mut facts = Facts::default();
         for _ in 0..=REDIRECTS {
             let at_home = same_origin(&home, &uri);
@@ -185,12 +185,13 @@ impl Client {
                 facts.add(response.headers(), next.is_some());
             }
             let Some(next) = next else {
-                // A range that does not exist: whoever asked for it knows what to do.
+                // A range that does not exist is handled by the caller.
                 let done = status.is_success() || (from > 0 && status.as_u16() == 416);
                 return match (done, at_home) {
                     (true, _) => Ok(Answer { response, facts }),
                     (false, true) => Err(self.refusal(repo, file, &uri, &response)),
-                    // Not the hub's judgement: a permission that ran out, say, which the hub gives anew.
+                    // The error of another server is temporary: for example, a signed address has expired, and the hub
+                    // issues a new one.
                     (false, false) => Err(Failure::Unreachable(
                         format!("{} answers {}", place(&uri), status.as_u16()),
                         SOON,
@@ -207,7 +208,7 @@ impl Client {
         Err(refused(format!("{} redirects more than {REDIRECTS} times", place(&home))))
     }
 
-    /// What a status other than success means.
+    /// Converts a status other than success to an error.
     fn refusal(&self, repo: &Repo, file: Option<&str>, uri: &Uri, response: &Response<Body>) -> Failure {
         let header =
             |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or("");
@@ -228,35 +229,32 @@ impl Client {
                 }
             ),
             (401, _) if self.token.is_none() => format!(
-                "is private or does not exist (401 from {host}): check the name, or set HF_TOKEN to a token that may read it"
+                "is private or does not exist (401 from {host}): check the name, or set HF_TOKEN to a token with access"
             ),
             (401, _) => format!(
-                "may not be read with this token, or does not exist (401 from {host}): check the name, and HF_TOKEN or the \
+                "is not accessible with this token, or does not exist (401 from {host}): check the name, and HF_TOKEN or the \
                  token's file"
             ),
             (403, _) => {
-                format!("may not be read (403 from {host}): set HF_TOKEN to a token that may read it")
+                format!("is not accessible (403 from {host}): set HF_TOKEN to a token with access")
             }
             (404, "EntryNotFound" | "") if file.is_some() => format!(
-                "has no file {} at this revision (404 from {host}): check what stands behind @",
+                "has no file {} at this revision (404 from {host}): check the revision after @",
                 file.unwrap_or_default()
             ),
             (404, "RevisionNotFound") => format!(
-                "has no revision {} (404 from {host}): give a branch, a tag or a commit of it behind @",
+                "has no revision {} (404 from {host}): give a branch, tag or commit after @",
                 repo.revision
             ),
             (404 | 410, _) => format!("does not exist as a {what} ({status} from {host}): check the name"),
-            (451, _) => format!("may not be read for legal reasons (451 from {host})"),
+            (451, _) => format!("is not available for legal reasons (451 from {host})"),
             (408 | 425 | 429 | 500..=599, _) => {
                 let asked = header(RETRY_AFTER.as_str()).parse().map_or(Duration::ZERO, Duration::from_secs);
                 let why = format!("{host} answers {status}");
                 return Failure::Unreachable(why, Retry::After(asked));
             }
             _ => {
-                return Failure::Refused(Error::hub(
-                    repo,
-                    format!("{host} answers {status}, which is not expected"),
-                ));
+                return Failure::Refused(Error::hub(repo, format!("unexpected status {status} from {host}")));
             }
         };
         Failure::Refused(Error::config(repo.to_string(), why))
@@ -266,9 +264,7 @@ impl Client {
 fn unreachable(uri: &Uri, error: &ureq::Error) -> Failure {
     let host = place(uri);
     let (why, retry) = match error {
-        ureq::Error::HostNotFound => {
-            (format!("{host} cannot be reached (there is no such host)"), Retry::Never)
-        }
+        ureq::Error::HostNotFound => (format!("{host} cannot be reached (unknown host)"), Retry::Never),
         ureq::Error::Timeout(_) => (format!("{host} does not answer in time"), SOON),
         ureq::Error::Io(error) => (format!("{host} cannot be reached ({error})"), SOON),
         ureq::Error::ConnectionFailed | ureq::Error::Protocol(_) => {
@@ -279,11 +275,11 @@ fn unreachable(uri: &Uri, error: &ureq::Error) -> Failure {
     Failure::Unreachable(why, retry)
 }
 
-/// Reading a body has failed.
+/// The failure for an error while reading a body.
 pub(super) fn broken(error: &std::io::Error) -> Failure {
     let timeout = matches!(error.kind(), std::io::ErrorKind::TimedOut | std::io::ErrorKind::WouldBlock);
     let why = if timeout {
-        "nothing more came in time".to_owned()
+        "the connection timed out".to_owned()
     } else {
         format!("the connection broke ({error})")
     };

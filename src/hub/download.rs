@@ -1,4 +1,4 @@
-//! One file: from the hub into the cache, whole or not at all.
+//! The download of one file into the cache. The file appears complete or not at all.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Write};
@@ -17,9 +17,9 @@ use super::listing::Listing;
 use super::names::{Commit, Etag, Repo};
 use crate::error::{Error, Result, size};
 
-/// The largest file that is believed.
+/// The largest plausible file size; a larger one is an error.
 const LARGEST: u64 = 1 << 40;
-/// Bytes that are read at a time.
+/// The number of bytes that are read at a time.
 const CHUNK: usize = 1 << 18;
 
 /// A file on the hub.
@@ -38,50 +38,52 @@ impl Remote {
 }
 
 impl Client {
-    /// Asks for size and hash of a file.
+    /// Requests the size and hash of a file.
     pub fn metadata(&self, repo: &Repo, listing: &Listing, name: &str) -> Result<Remote> {
         let lies = |why: String| Error::hub(repo, format!("{name}: {why}"));
         let url = self.url(repo, &listing.commit.0, name);
         let answer = self.retry(TRIES, || self.ask(repo, Some(name), Method::HEAD, &url, 0));
         let Answer { facts, .. } = answer.map_err(|failure| failure.into_error(repo))?;
         if facts.commit.as_ref().is_some_and(|commit| *commit != listing.commit.0) {
-            return Err(lies("the hub gives another commit's file: try again".into()));
+            return Err(lies("the hub answers with another commit's file: try again".into()));
         }
         let listed = listing.file(name);
         let (listed_size, listed_hash) = (listed.and_then(|f| f.size()), listed.and_then(|f| f.hash()));
-        let told =
-            facts.size().transpose().map_err(|text| lies(format!("the hub gives {text:?} as its size")))?;
+        let told = facts
+            .size()
+            .transpose()
+            .map_err(|text| lies(format!("the hub reports the invalid size {text:?}")))?;
         let size = match (told, listed_size) {
             (Some(told), Some(listed)) if told != listed => {
                 return Err(lies(format!(
-                    "the hub gives {told} and {listed} bytes as its size: nothing of it is kept"
+                    "the hub reports two sizes, {told} and {listed} bytes: nothing of it is kept"
                 )));
             }
             (told, listed) => told.or(listed),
         };
-        let size = size.ok_or_else(|| lies("the hub does not give its size".into()))?;
+        let size = size.ok_or_else(|| lies("the hub does not report its size".into()))?;
         if size > LARGEST {
             let largest = crate::error::size(LARGEST);
             let claimed = crate::error::size(size);
             return Err(lies(format!(
-                "the hub claims that it has {claimed}, more than the {largest} that are believed"
+                "the hub reports a size of {claimed}, more than the limit of {largest}"
             )));
         }
         let etag = facts
             .etag()
-            .ok_or_else(|| lies("the hub gives no etag that could name it in the cache".into()))?;
+            .ok_or_else(|| lies("the hub reports no etag that can be its name in the cache".into()))?;
         let hash = match (Expected::of(&etag.0), listed_hash.map(Expected::of)) {
             (Expected::Nothing, Some(listed)) => listed,
-            // Of the same kind: a mirror may list what git has in the place of a large file.
+            // Only hashes of the same type are compared: a mirror may list the git hash of the pointer to a large file.
             (told, Some(listed)) if listed != told && discriminant(&listed) == discriminant(&told) => {
-                return Err(lies("the hub gives two hashes of it: nothing of it is kept".into()));
+                return Err(lies("the hub reports two different hashes: nothing of it is kept".into()));
             }
             (told, _) => told,
         };
         Ok(Remote { name: name.to_owned(), etag, size, hash })
     }
 
-    /// Brings a file into the snapshot of a commit.
+    /// Downloads a file into the snapshot of a commit.
     pub fn download(
         &self,
         repo: &Repo,
@@ -92,12 +94,12 @@ impl Client {
     ) -> Result<()> {
         let lock = cache.lock(&remote.etag, watch)?;
         let blob = cache.blob(&remote.etag);
-        // Another repository's file, or another process, may have brought it.
+        // Another repository or another process may have downloaded the same content.
         if !fs::metadata(&blob).is_ok_and(|found| found.len() == remote.size) {
             let mut part = Part::open(cache.incomplete(&remote.etag, &lock), remote)?;
             let done = self.complete(repo, commit, remote, &mut part, watch);
             if done.is_err() && part.len == 0 {
-                // The first error is the one worth telling.
+                // Only the first error is reported.
                 let _ = part.remove();
             }
             done?;
@@ -106,7 +108,7 @@ impl Client {
         cache.link(commit, &remote.name, &remote.etag)
     }
 
-    /// Fills `part` until it is the file.
+    /// Downloads the rest of `part`, and verifies its hash.
     fn complete(
         &self,
         repo: &Repo,
@@ -126,17 +128,17 @@ impl Client {
             if !resumed {
                 part.remove()?;
                 let why = format!(
-                    "{}: what came has another hash than the hub gives for it: nothing of it is kept, try again",
+                    "{}: the download does not have the hash that the hub reports: nothing of it is kept, try again",
                     remote.name
                 );
                 return Err(Error::hub(repo, why));
             }
-            // What an earlier download left may have been damaged since.
+            // The part left by an earlier download may have been damaged.
             part.restart(remote)?;
         }
     }
 
-    /// Asks for what is missing of `part`, as often as the connection breaks and something comes.
+    /// Requests the rest of `part`, again after each broken connection as long as there is progress.
     fn fill(
         &self,
         repo: &Repo,
@@ -163,7 +165,7 @@ impl Client {
                 Retry::After(time) if failures < TRIES => self.wait(failures, time),
                 _ => {
                     let why = format!(
-                        "{}: {why} after {} of {}: try again, the download goes on from there",
+                        "{}: {why} after {} of {}: try again, the download continues from there",
                         remote.name,
                         size(part.len),
                         remote.told_size()
@@ -175,7 +177,7 @@ impl Client {
         Ok(())
     }
 
-    /// One request, until its answer ends.
+    /// Sends one request, and reads its answer to the end.
     fn piece(
         &self,
         repo: &Repo,
@@ -193,7 +195,7 @@ impl Client {
             (416, from) => {
                 watch.dropped(from);
                 part.restart(remote).map_err(Failure::Refused)?;
-                let why = "the hub does not have what is missing".to_owned();
+                let why = "the hub rejects the range of the missing bytes".to_owned();
                 return Err(Failure::Unreachable(why, Retry::After(Duration::ZERO)));
             }
             (206, from) => {
@@ -201,11 +203,11 @@ impl Client {
                 if header(CONTENT_RANGE).map(str::trim) != Some(&expected) {
                     let got = header(CONTENT_RANGE).unwrap_or("nothing").to_owned();
                     part.remove().map_err(Failure::Refused)?;
-                    return Err(lies(format!("asked for {expected:?}, the hub sends {got:?}")));
+                    return Err(lies(format!("requested {expected:?}, but the hub sends {got:?}")));
                 }
             }
             (_, 0) => {}
-            // The range was passed over: this is the whole file.
+            // The hub ignored the range and sends the whole file.
             (_, from) => {
                 watch.dropped(from);
                 part.restart(remote).map_err(Failure::Refused)?;
@@ -215,9 +217,9 @@ impl Client {
         if length.is_some_and(|length| length != remote.size - part.len) {
             let (length, expected) = (length.unwrap_or_default(), remote.size - part.len);
             part.remove().map_err(Failure::Refused)?;
-            return Err(lies(format!("the hub sends {length} bytes where it gives {expected} as the size")));
+            return Err(lies(format!("the hub sends {length} bytes, but reports a size of {expected}")));
         }
-        // Such a body says where it ends.
+        // A chunked body has an explicit end.
         let chunked = header(TRANSFER_ENCODING).is_some();
         let mut body = response.into_body().into_reader();
         let mut chunk = vec![0; CHUNK];
@@ -227,7 +229,7 @@ impl Client {
                     let sent = part.len;
                     part.remove().map_err(Failure::Refused)?;
                     return Err(lies(format!(
-                        "the hub sends {sent} bytes where it gives {} as the size",
+                        "the hub sends {sent} bytes, but reports a size of {}",
                         remote.size
                     )));
                 }
@@ -239,7 +241,7 @@ impl Client {
             if count as u64 > remote.size - part.len {
                 part.remove().map_err(Failure::Refused)?;
                 return Err(lies(format!(
-                    "the hub sends more than the {} bytes it gives as the size",
+                    "the hub sends more than the {} bytes that it reports as the size",
                     remote.size
                 )));
             }
@@ -258,13 +260,13 @@ impl Failure {
     }
 }
 
-/// A file cannot be written on.
+/// The error for a failed write.
 fn full(repo: &Repo, part: &Part, error: io::Error) -> Error {
     match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Error::hub(
             repo,
             format!(
-                "the disk of {} is full: make room, or set HF_HOME to a folder on another disk; the download goes on from \
+                "the disk of {} is full: make room, or set HF_HOME to a folder on another disk; the download continues from \
                  there",
                 part.path.display()
             ),
@@ -273,7 +275,7 @@ fn full(repo: &Repo, part: &Part, error: io::Error) -> Error {
     }
 }
 
-/// The beginning of a file, which is hashed as it grows.
+/// The beginning of a file, which is hashed while it grows.
 struct Part {
     path: PathBuf,
     file: File,
@@ -282,7 +284,7 @@ struct Part {
 }
 
 impl Part {
-    /// Goes on with what an earlier download left.
+    /// Continues with the part that an earlier download left, if any.
     fn open(path: PathBuf, remote: &Remote) -> Result<Part> {
         let file = File::options()
             .create(true)
@@ -317,7 +319,7 @@ impl Part {
         crate::files::remove(&self.path)
     }
 
-    /// Makes it visible: all of it is on the disk before its name is.
+    /// Moves the file to its final name, after all of it has been written to the disk.
     fn keep_as(self, blob: &std::path::Path) -> Result<()> {
         let failed = Error::io("write", blob);
         self.file.sync_all().and_then(|()| fs::rename(&self.path, blob)).map_err(failed)

@@ -1,9 +1,9 @@
-//! Patterns of paths, as dataset cards have them: `*` and `?` within a folder, `**` across folders, `[0-9]`.
+//! Glob patterns of paths, as in dataset cards: `*` and `?` within a folder, `**` across folders, `[0-9]`.
 
-/// Whether `path` is what `pattern` describes. Takes the product of their lengths, whatever they are.
+/// Whether `path` matches `pattern`. The time is at most the product of their lengths.
 pub(super) fn matches(pattern: &str, path: &str) -> bool {
     let path: Vec<char> = path.chars().collect();
-    // Which beginnings of the path are matched by the parts so far.
+    // The prefixes of the path that match the parts of the pattern so far.
     let mut reached = vec![false; path.len() + 1];
     reached[0] = true;
     for part in parts(pattern) {
@@ -20,7 +20,7 @@ pub(super) fn matches(pattern: &str, path: &str) -> bool {
     reached[path.len()]
 }
 
-/// Whether `text` is a pattern rather than a name.
+/// Whether `text` is a pattern and not a plain name.
 pub(super) fn is_pattern(text: &str) -> bool {
     text.contains(['*', '?', '['])
 }
@@ -30,7 +30,7 @@ enum Part {
     Any { folders: bool },
 }
 
-/// Characters from one to another.
+/// A range of characters, inclusive.
 type Span = (char, char);
 
 impl Part {
@@ -48,7 +48,7 @@ fn parts(pattern: &str) -> Vec<Part> {
     while let Some(c) = rest.chars().next() {
         let behind = &rest[c.len_utf8()..];
         (rest, parts) = match c {
-            // "**/" may be no folder at all.
+            // "**/" also matches no folder.
             '*' if behind.starts_with("*/") => (&behind[2..], pushed(parts, Part::Any { folders: true })),
             '*' if behind.starts_with('*') => (&behind[1..], pushed(parts, Part::Any { folders: true })),
             '*' => (behind, pushed(parts, Part::Any { folders: false })),
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn patterns_match_as_the_hubs_do() {
+    fn patterns_match_as_on_the_hub() {
         for (pattern, path, expected) in [
             ("data/train-*", "data/train-00000-of-00001.parquet", true),
             ("data/train-*", "data/train-0/x.parquet", false),

@@ -1,4 +1,4 @@
-//! The hash that a file's etag is.
+//! The content hash in a file's etag.
 
 use std::fmt::Write;
 use std::io::Read;
@@ -7,19 +7,19 @@ use ring::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY, SHA256};
 
 use super::names::is_hexadecimal;
 
-/// What a file's content must hash to.
+/// The expected hash of a file's content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Expected {
-    /// SHA-256 of the content: files in large file storage.
+    /// SHA-256 of the content, for files in large file storage (LFS).
     Sha256(String),
-    /// SHA-1 of the content as a git blob: all others.
+    /// SHA-1 of the content as a git blob, for all other files.
     GitBlob(String),
-    /// Nothing is known (the etags of a mirror); size alone is checked.
+    /// The hash is unknown (as with the etags of a mirror), and only the size is checked.
     Nothing,
 }
 
 impl Expected {
-    /// The hash that `text` is by its length.
+    /// Recognises the type of a hash by its length.
     pub fn of(text: &str) -> Expected {
         match text {
             _ if is_hexadecimal(text, 64) => Expected::Sha256(text.to_owned()),
@@ -28,7 +28,7 @@ impl Expected {
         }
     }
 
-    /// Begins to hash content of `size` bytes.
+    /// Starts to hash content of `size` bytes.
     pub fn begin(&self, size: u64) -> Hasher {
         Hasher(match self {
             Expected::Sha256(_) => Some(Context::new(&SHA256)),
@@ -41,7 +41,7 @@ impl Expected {
         })
     }
 
-    /// Whether that came out.
+    /// Whether the hash is the expected one.
     pub fn is(&self, hasher: Hasher) -> bool {
         let digest = hasher.0.map(|context| {
             context.finish().as_ref().iter().fold(String::new(), |mut out, byte| {
@@ -56,7 +56,7 @@ impl Expected {
     }
 }
 
-/// A hash in the making.
+/// The state of hashing.
 pub(super) struct Hasher(Option<Context>);
 
 impl Hasher {
@@ -66,7 +66,7 @@ impl Hasher {
         }
     }
 
-    /// Adds all that `input` holds.
+    /// Adds everything that is read from `input`.
     pub fn read(&mut self, mut input: impl Read) -> std::io::Result<()> {
         let mut chunk = vec![0; 1 << 20];
         loop {

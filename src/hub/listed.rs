@@ -1,4 +1,4 @@
-//! What models the cache holds.
+//! The list of models in the cache.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,17 +12,17 @@ use crate::files;
 /// A model or a LoRA adapter in the cache, at one commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CachedModel {
-    /// Its name, with the branch or tag that leads to the commit, else the commit.
+    /// The repository; its revision is the branch or tag of the commit, or else the commit.
     pub repo: Repo,
     /// The commit.
     pub commit: Commit,
-    /// The folder of its files, which a program is given.
+    /// The folder of its files, which can be given as a model.
     pub dir: PathBuf,
-    /// Bytes of its files.
+    /// The size of its files in bytes.
     pub bytes: u64,
 }
 
-/// Every model in the cache, by name. A cache that is not there holds none.
+/// Returns every model in the cache, by name. A cache that does not exist is empty.
 ///
 /// # Errors
 /// [`crate::Error::Io`] for a folder that cannot be read.
@@ -50,7 +50,7 @@ pub fn cached_models(settings: &Settings) -> Result<Vec<CachedModel>> {
     Ok(found)
 }
 
-/// Branches and tags with their commits, `main` first.
+/// Branches and tags with their commits; `main` is the first.
 fn refs(folder: &Path) -> Vec<(String, Commit)> {
     let read = |path: PathBuf| {
         let name = path.file_name()?.to_str()?.to_owned();

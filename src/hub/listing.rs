@@ -1,4 +1,4 @@
-//! What a repository holds, by the hub's own words.
+//! The listing of a repository's files, as the hub sends it.
 
 use std::io::Read;
 
@@ -10,7 +10,7 @@ use super::client::{Failure, broken};
 use super::names::{Commit, Repo, unsafe_name};
 use crate::error::{Error, Result};
 
-/// The longest listing that is read, in bytes and in files.
+/// The limits of a listing that is accepted, in bytes and in files.
 const LONGEST: u64 = 32 << 20;
 const MOST_FILES: usize = 100_000;
 
@@ -21,7 +21,7 @@ pub(super) struct Listing {
     files: Vec<ListedFile>,
 }
 
-/// A file, with what the listing tells of it. Mirrors tell less than the hub.
+/// A file with the attributes in the listing. Mirrors send fewer than the hub.
 #[derive(Debug, Deserialize)]
 pub(super) struct ListedFile {
     #[serde(rename = "rfilename")]
@@ -45,45 +45,38 @@ struct Info {
 }
 
 impl ListedFile {
-    /// Its size in bytes.
+    /// The size in bytes.
     pub fn size(&self) -> Option<u64> {
         self.lfs.as_ref().and_then(|lfs| lfs.size).or(self.size)
     }
 
-    /// The hash that its etag should be.
+    /// The hash that the etag should have.
     pub fn hash(&self) -> Option<&str> {
         self.lfs.as_ref().and_then(|lfs| lfs.sha256.as_deref()).or(self.blob.as_deref())
     }
 }
 
 impl Listing {
-    /// Reads the hub's answer.
+    /// Reads the listing from the hub's answer.
     pub fn read(repo: &Repo, response: Response<Body>) -> Result<Listing, Failure> {
         let refused = |why: String| Failure::Refused(Error::hub(repo, why));
         let mut bytes = Vec::new();
         let mut body = response.into_body().into_reader().take(LONGEST + 1);
         body.read_to_end(&mut bytes).map_err(|error| broken(&error))?;
         if bytes.len() as u64 > LONGEST {
-            return Err(refused(format!(
-                "its listing is longer than {} MiB, which is not read",
-                LONGEST >> 20
-            )));
+            return Err(refused(format!("its listing is longer than the limit of {} MiB", LONGEST >> 20)));
         }
         Listing::parse(&bytes).map_err(refused)
     }
 
     fn parse(bytes: &[u8]) -> Result<Listing, String> {
         let info: Info = serde_json::from_slice(bytes).map_err(|error| {
-            format!("the hub's listing is not what it should be ({error}): is HF_ENDPOINT a hub?")
+            format!("the hub's listing is invalid ({error}): check that HF_ENDPOINT is a hub")
         })?;
-        let commit = Commit::parse(&info.sha).ok_or_else(|| {
-            format!("the hub names {:?} as its commit, which is none", beginning(&info.sha))
-        })?;
+        let commit = Commit::parse(&info.sha)
+            .ok_or_else(|| format!("the hub reports the invalid commit {:?}", beginning(&info.sha)))?;
         if info.siblings.len() > MOST_FILES {
-            return Err(format!(
-                "holds {} files, more than the {MOST_FILES} that are read",
-                info.siblings.len()
-            ));
+            return Err(format!("has {} files, more than the limit of {MOST_FILES}", info.siblings.len()));
         }
         for file in &info.siblings {
             if let Some(why) = unsafe_name(&file.name) {
@@ -101,7 +94,7 @@ impl Listing {
         self.files.iter().map(|file| file.name.as_str()).collect()
     }
 
-    /// The file of this name.
+    /// Returns the file of this name.
     pub fn file(&self, name: &str) -> Option<&ListedFile> {
         self.files.iter().find(|file| file.name == name)
     }

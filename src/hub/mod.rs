@@ -1,4 +1,5 @@
-//! Models, LoRA adapters and datasets by their names on the Hugging Face hub, in the cache that `huggingface_hub` keeps.
+//! Downloads of models, LoRA adapters and datasets from the Hugging Face hub, by name, in the cache of
+//! `huggingface_hub`.
 //!
 //! ```text
 //! listing    GET  /api/models/ORG/NAME/revision/main?blobs=true     the commit, the names of its files
@@ -9,7 +10,7 @@
 //! link       snapshots/COMMIT/FILE -> blobs/ETAG, then refs/main
 //! ```
 //!
-//! What the hub says is input like any other: names, sizes and hashes are checked before they are used.
+//! Answers of the hub are untrusted input: names, sizes and hashes are checked before they are used.
 
 mod cache;
 mod card;
@@ -38,67 +39,67 @@ use client::{Client, Failure};
 use download::Remote;
 use listing::Listing;
 
-/// The largest index of weights that is read.
+/// The largest index of weights that is accepted.
 const LARGEST_INDEX: u64 = 64 << 20;
 
-/// The files of rows that a dataset's card leads to: for a fuzz target.
+/// The dataset files that a card refers to. This is for a fuzz target.
 #[doc(hidden)]
 pub fn rows_of(card: &[u8], wanted: Option<&str>, names: &[&str]) -> Result<Vec<String>, String> {
     rows::choose(wanted, names, &card::configs(card)?)
 }
 
-/// A hub, and the cache of what was downloaded from it.
+/// A hub and the cache of downloads from it.
 #[derive(Debug)]
 pub struct Hub {
     settings: Settings,
     client: Client,
 }
 
-/// What was asked for, on this machine.
+/// The requested files on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
     /// The folder of the repository's files.
     pub dir: PathBuf,
-    /// Which state of the repository it is.
+    /// The commit of the repository.
     pub commit: Commit,
-    /// The files that were asked for, by their names in `dir`.
+    /// The requested files, by their names in `dir`.
     pub files: Vec<String>,
 }
 
-/// Is told how a download goes on.
+/// Receives the progress of a download.
 pub trait Watch {
-    /// So many files of `bytes` in all are missing and will be downloaded. `present`: bytes of them that an earlier
-    /// download left.
+    /// The download begins: `files` files with `bytes` bytes in total are missing, of which an earlier download left
+    /// `present` bytes.
     fn begins(&mut self, _repo: &Repo, _files: usize, _bytes: u64, _present: u64) {}
-    /// So many more bytes have come.
+    /// The number of bytes that were received since the last call.
     fn received(&mut self, _bytes: u64) {}
-    /// So many bytes of what has come are of no use and will come again.
+    /// The number of received bytes that are discarded and will be downloaded again.
     fn dropped(&mut self, _bytes: u64) {}
-    /// What is waited for, or is not as it should be.
+    /// Something that is being waited for, or that is unusual.
     fn warning(&mut self, _text: &str) {}
-    /// All is there, or it has failed.
+    /// The download is complete, or it has failed.
     fn ends(&mut self) {}
 }
 
 impl Watch for () {}
 
 impl Hub {
-    /// A hub as `settings` describe it. Nothing is asked yet.
+    /// Creates a client for the hub of `settings`. It sends no request yet.
     pub fn new(settings: Settings) -> Hub {
         Hub { client: Client::new(&settings), settings }
     }
 
-    /// Gets what is `wanted` of a repository, from the cache where it is there.
+    /// Fetches the files that are `wanted` from a repository, or takes them from the cache.
     ///
     /// # Errors
-    /// [`Error::Config`] where the name, the revision or the permission is not right, or the repository does not hold
-    /// what is wanted; [`Error::Hub`] where the hub cannot be reached or contradicts itself; [`Error::Io`].
+    /// [`Error::Config`] for a wrong name or revision, missing permission, or a repository without the wanted files;
+    /// [`Error::Hub`] if the hub cannot be reached or contradicts itself; [`Error::Io`].
     pub fn fetch(&self, repo: &Repo, wanted: &Wanted, watch: &mut dyn Watch) -> Result<Snapshot> {
         let cache = RepoCache::of(&self.settings.cache, repo);
         let cached = cached(&cache, repo, wanted);
         if self.settings.offline {
             return cached.map_err(|what| {
-                let why = "HF_HUB_OFFLINE forbids to download it: unset that, or get it elsewhere";
+                let why = "HF_HUB_OFFLINE is set: unset it to allow the download";
                 Error::config(repo.to_string(), format!("{what}, and {why}"))
             });
         }
@@ -106,7 +107,7 @@ impl Hub {
             (Ok(listing), _) => listing,
             (Err(Failure::Refused(error)), _) => return Err(error),
             (Err(Failure::Unreachable(why, _)), Ok(snapshot)) => {
-                watch.warning(&format!("{repo}: {why}; what the cache holds is used"));
+                watch.warning(&format!("{repo}: {why}; the cached files are used"));
                 return Ok(snapshot);
             }
             (Err(Failure::Unreachable(why, _)), Err(what)) => {
@@ -130,13 +131,13 @@ impl Hub {
         let commit = &listing.commit;
         let mut choice = wanted.choose(repo, &listing.names())?;
         if let Some(index) = choice.index.clone() {
-            // Only the index tells which files the weights, or the rows, are in.
+            // The files of weights or rows are known only from the index.
             let remotes = self.missing(repo, listing, std::slice::from_ref(&index), cache)?;
             for remote in &remotes {
                 if remote.size > LARGEST_INDEX {
                     return Err(Error::hub(
                         repo,
-                        format!("{index} claims to be {}, which no index is", remote.told_size()),
+                        format!("{index} has a size of {}, too large for an index", remote.told_size()),
                     ));
                 }
                 self.client.download(repo, commit, remote, cache, &mut ())?;
@@ -158,7 +159,7 @@ impl Hub {
         Ok(Snapshot { dir: cache.snapshot(commit), commit: commit.clone(), files: choice.files })
     }
 
-    /// Those of `names` that the cache does not hold, with their sizes and hashes.
+    /// The files of `names` that the cache lacks, with their sizes and hashes.
     fn missing(
         &self,
         repo: &Repo,
@@ -171,8 +172,8 @@ impl Hub {
     }
 }
 
-/// What the cache holds of a repository, if that is all that is wanted; else what it lacks, as a sentence's end. A
-/// snapshot may hold only what somebody else needed of it.
+/// Returns the cached snapshot if it has all that is wanted, else a sentence about what is missing. A snapshot may be
+/// incomplete, since other programs download only what they need.
 fn cached(cache: &RepoCache, repo: &Repo, wanted: &Wanted) -> Result<Snapshot, String> {
     let commit = cache.commit(&repo.revision);
     let commit = commit.ok_or_else(|| format!("is not in the cache {}", cache.home().display()))?;

@@ -1,33 +1,33 @@
-//! Names on the hub: repositories, revisions, commits, files, etags. What has one of these types is safe in a path and in a
-//! URL.
+//! Names on the hub: repositories, revisions, commits, files and etags. Values of these types are safe to use in paths
+//! and URLs.
 
 use std::fmt::{self, Display, Write};
 
-/// The longest name of a repository, a revision or a file that is taken.
+/// The longest name of a repository, revision or file that is accepted.
 const LONGEST: usize = 512;
 
-/// What a repository holds.
+/// The content of a repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A model or a LoRA adapter.
     Model,
-    /// Rows.
+    /// A dataset.
     Dataset,
 }
 
 /// A repository at a revision, such as `org/name@v1.0`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Repo {
-    /// What it holds.
+    /// The content.
     pub kind: Kind,
     /// `org/name`.
     pub id: String,
-    /// A branch, a tag or a commit's 40 digits; `main` unless given.
+    /// A branch, a tag, or the 40 digits of a commit; `main` by default.
     pub revision: String,
 }
 
 impl Repo {
-    /// The repository that `text` names: `org/name` or `org/name@revision`. `None` where it is not of this form.
+    /// Parses `org/name` or `org/name@revision`. Returns `None` for text of another form.
     pub fn parse(kind: Kind, text: &str) -> Option<Repo> {
         let (id, revision) = text.split_once('@').unwrap_or((text, "main"));
         let (org, name) = id.split_once('/')?;
@@ -35,12 +35,12 @@ impl Repo {
         good.then(|| Repo { kind, id: id.to_owned(), revision: revision.to_owned() })
     }
 
-    /// The same repository at a commit.
+    /// Returns the same repository at a commit.
     pub fn at(&self, commit: &Commit) -> Repo {
         Repo { revision: commit.0.clone(), ..self.clone() }
     }
 
-    /// Its folder's name in the cache.
+    /// The name of its folder in the cache.
     pub(super) fn folder(&self) -> String {
         let kind = match self.kind {
             Kind::Model => "models",
@@ -59,7 +59,7 @@ impl Display for Repo {
     }
 }
 
-/// Of an organisation, or of what it calls a repository: the rules of the hub itself.
+/// Whether the text is valid as the name of an organisation or of a repository, by the hub's rules.
 fn is_part(part: &str) -> bool {
     let good = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     part.len() <= 96
@@ -70,7 +70,7 @@ fn is_part(part: &str) -> bool {
         && !part.contains("..")
 }
 
-/// A revision is a path below `refs` in the cache.
+/// Whether the text is valid as a revision, which becomes a path below `refs` in the cache.
 fn is_revision(revision: &str) -> bool {
     let good = |c: char| c.is_ascii_alphanumeric() || "-_.+/".contains(c);
     let part = |part: &str| {
@@ -79,12 +79,12 @@ fn is_revision(revision: &str) -> bool {
     revision.len() <= LONGEST && revision.chars().all(good) && revision.split('/').all(part)
 }
 
-/// The name of one state of a repository: 40 hexadecimal digits.
+/// The id of one state of a repository: 40 hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Commit(pub(super) String);
 
 impl Commit {
-    /// `None` where `text` is no such name.
+    /// Parses a commit id; `None` if `text` is not one.
     pub(super) fn parse(text: &str) -> Option<Commit> {
         is_hexadecimal(text, 40).then(|| Commit(text.to_owned()))
     }
@@ -100,39 +100,40 @@ pub(super) fn is_hexadecimal(text: &str, digits: usize) -> bool {
     text.len() == digits && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// What the hub calls the content of a file. It is the content's name in the cache, too.
+/// The hub's identifier for the content of a file. It is also the name of the content in the cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Etag(pub String);
 
 impl Etag {
-    /// From a header: quotes and the mark of a weak etag are no part of it. `None` where it could be no file's name.
+    /// Parses a header: quotes and the mark of a weak etag are removed. `None` if the result is not usable as a file
+    /// name.
     pub fn parse(header: &str) -> Option<Etag> {
         let text = header.trim().trim_start_matches("W/").trim_matches('"');
         let good = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
         let named = !text.is_empty() && text.len() <= 128 && !text.starts_with('.') && text.chars().all(good);
-        // Names that the cache itself gives meaning.
+        // These suffixes have a meaning in the cache.
         (named && !text.ends_with(".incomplete") && !text.ends_with(".lock")).then(|| Etag(text.to_owned()))
     }
 }
 
-/// Why a file of this name is not taken from a hub, if it is not.
+/// Why a file of this name is not accepted from a hub, if it is not.
 pub(super) fn unsafe_name(name: &str) -> Option<&'static str> {
     let parts = || name.split('/');
     if name.is_empty() || name.len() > LONGEST || parts().any(str::is_empty) {
-        // An absolute path begins with an empty part.
+        // An absolute path has an empty first part.
         return Some("is an absolute path, empty or too long");
     }
     if parts().any(|part| part == ".." || part == ".") {
         return Some("leads out of its folder");
     }
     if name.contains('\\') || name.chars().any(char::is_control) {
-        return Some("holds a backslash or a control character");
+        return Some("contains a backslash or a control character");
     }
     (cfg!(windows) && name.contains([':', '<', '>', '"', '|', '?', '*']))
-        .then_some("is no name of a file on Windows")
+        .then_some("is not a valid file name on Windows")
 }
 
-/// A part of a URL's path, slashes kept or not, in which only letters, digits and `-._~` stand for themselves.
+/// Percent-encodes a part of a URL's path: all bytes except letters, digits, `-._~` and, with `keep_slashes`, slashes.
 pub(super) fn quoted(text: &str, keep_slashes: bool) -> String {
     let mut out = String::new();
     for byte in text.bytes() {
@@ -150,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_an_organisation_and_a_repository_and_perhaps_a_revision() {
+    fn a_name_has_an_organisation_a_repository_and_optionally_a_revision() {
         let parse = |text| Repo::parse(Kind::Model, text).map(|repo| (repo.id, repo.revision));
         let found = |id: &str, revision: &str| Some((id.to_owned(), revision.to_owned()));
         assert_eq!(parse("Qwen/Qwen3-0.6B"), found("Qwen/Qwen3-0.6B", "main"));
@@ -189,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_files_that_lead_elsewhere_are_told_apart() {
+    fn unsafe_file_names_are_detected() {
         for name in
             ["model.safetensors", "data/train-00000-of-00001.jsonl", "a b.json", ".gitattributes", "été.json"]
         {
@@ -204,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn an_etag_is_a_files_name_or_none() {
+    fn an_etag_is_usable_as_a_file_name() {
         let etag = |header| Etag::parse(header).map(|etag| etag.0);
         assert_eq!(etag("\"abc\""), Some("abc".into()));
         assert_eq!(etag("W/\"5f-abc\""), Some("5f-abc".into()));
@@ -217,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_url_quotes_what_would_mean_something_in_it() {
+    fn special_characters_of_urls_are_quoted() {
         assert_eq!(quoted("a b/c?d#e%", true), "a%20b/c%3Fd%23e%25");
         assert_eq!(quoted("refs/pr/1", false), "refs%2Fpr%2F1");
     }

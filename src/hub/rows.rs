@@ -1,5 +1,5 @@
-//! Which files of a repository are a split's rows: by the card's configurations, or else by their names, as `datasets` reads
-//! both. What could be this or that is refused, with the choices.
+//! Selection of a split's files in a repository: by the configurations of the card, or else by name, as in `datasets`.
+//! An ambiguous selection is an error that lists the choices.
 
 use std::collections::BTreeSet;
 
@@ -7,23 +7,23 @@ use super::card::Config;
 use super::glob::{is_pattern, matches};
 use super::wanted::listed;
 
-/// The card of a dataset.
+/// The file name of a dataset's card.
 pub(super) const CARD: &str = "README.md";
 
-/// Ends of the names of rows that are read, and of those that are not.
+/// Suffixes of supported dataset files, and of unsupported ones.
 const ROWS: [&str; 6] = [".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet"];
 const OTHER_ROWS: [&str; 7] = [".txt", ".arrow", ".zst", ".bz2", ".xz", ".zip", ".tar"];
-/// JSON beside a dataset that is no row of it.
+/// JSON files in dataset repositories that are not rows.
 const NO_ROWS: [&str; 4] = ["dataset_infos.json", "dataset_dict.json", "dataset_info.json", "state.json"];
-/// The split that is meant where none is named.
+/// The default split.
 const TRAIN: &str = "train";
 
-/// Whether what is wanted are files by their own names.
+/// Whether `wanted` is a file name or a pattern.
 pub(super) fn is_of_files(wanted: Option<&str>, names: &[&str]) -> bool {
     wanted.is_some_and(|wanted| is_pattern(wanted) || names.contains(&wanted))
 }
 
-/// The files of rows that are meant, in the order in which they are read.
+/// Chooses the dataset files, in the order in which they are read.
 pub(super) fn choose(
     wanted: Option<&str>,
     names: &[&str],
@@ -32,7 +32,7 @@ pub(super) fn choose(
     if let Some(file) = names.iter().find(|name| Some(**name) == wanted) {
         return match is_rows(file) {
             true => Ok(vec![(*file).to_owned()]),
-            false => Err(format!("{file} is not read: {FORMATS}")),
+            false => Err(format!("{file} is not supported: {FORMATS}")),
         };
     }
     let readable: Vec<&str> = names.iter().copied().filter(|name| is_rows(name)).collect();
@@ -40,7 +40,7 @@ pub(super) fn choose(
         let other = |name: &&&str| is_table(name) || OTHER_ROWS.iter().any(|end| name.ends_with(end));
         return Err(match listed(names.iter().filter(other)) {
             None => format!("has no file of rows: {FORMATS}"),
-            Some(others) => format!("has no rows that are read, only {others}: {FORMATS}"),
+            Some(others) => format!("has no supported files of rows, only {others}: {FORMATS}"),
         });
     }
     let chosen = match wanted.filter(|wanted| is_pattern(wanted)) {
@@ -60,9 +60,9 @@ pub(super) fn choose(
 const FORMATS: &str =
     "rows are read from .parquet, .jsonl, .json, .csv and .tsv, the latter four also with .gz";
 #[cfg(not(feature = "parquet"))]
-const FORMATS: &str = "rows are read from .jsonl, .json, .csv, .tsv and these with .gz; .parquet takes a build with the feature parquet";
+const FORMATS: &str = "rows are read from .jsonl, .json, .csv, .tsv and these with .gz; .parquet requires a build with the feature parquet";
 
-/// The files that the card gives the split that is meant.
+/// Chooses files by the configurations of the card.
 fn by_configs<'a>(
     wanted: Option<&str>,
     readable: &[&'a str],
@@ -84,7 +84,7 @@ fn by_configs<'a>(
             (Some(config), ..) => (config, Some(wanted.to_owned())),
             (_, Some(config), _) => (config, None),
             (_, _, Some((config, split))) => (config, Some(split)),
-            // Files that no configuration tells of.
+            // Files that belong to no configuration.
             _ if configs.iter().all(|config| config.folder.is_none()) => {
                 return by_names(Some(wanted), readable).map_err(|_| unknown(wanted, configs));
             }
@@ -111,16 +111,16 @@ fn by_configs<'a>(
     }
 }
 
-/// What can be named, where something has to be.
+/// The error for an ambiguous selection.
 fn choices(configs: &[Config]) -> String {
-    format!("has several sets of rows, {}: name one behind :", all(configs))
+    format!("has several sets of rows, {}: give one after :", all(configs))
 }
 
 fn unknown(wanted: &str, configs: &[Config]) -> String {
-    format!("has no rows called {wanted:?}, only {}: name one of them behind :", all(configs))
+    format!("has no rows called {wanted:?}, only {}: give one of them after :", all(configs))
 }
 
-/// The names of all splits, with those of their configurations where there are several.
+/// The names of all splits, with those of their configurations if there are several.
 fn all(configs: &[Config]) -> String {
     let of = |config: &Config| match (configs.len(), &config.splits[..]) {
         (_, []) => vec![config.name.clone()],
@@ -132,7 +132,7 @@ fn all(configs: &[Config]) -> String {
     listed(names.iter()).unwrap_or_default()
 }
 
-/// What patterns describe, each pattern's files in their names' order.
+/// The files that match the patterns: pattern by pattern, sorted by name within each.
 fn of_patterns<'a>(patterns: &[String], folder: Option<&str>, readable: &[&'a str]) -> Vec<&'a str> {
     let mut chosen: Vec<&str> = Vec::new();
     for pattern in patterns {
@@ -148,7 +148,7 @@ fn of_patterns<'a>(patterns: &[String], folder: Option<&str>, readable: &[&'a st
     chosen
 }
 
-/// The files whose names say that they are the split that is meant, or a folder's: one, or the parts of one.
+/// Chooses files by name: those of a split or of a folder. They must be a single file, or the parts of one.
 fn by_names<'a>(wanted: Option<&str>, readable: &[&'a str]) -> Result<Vec<&'a str>, String> {
     let split = wanted.unwrap_or(TRAIN);
     let below = |folder: &str| {
@@ -173,7 +173,7 @@ fn by_names<'a>(wanted: Option<&str>, readable: &[&'a str]) -> Result<Vec<&'a st
         }
     }
     if found.is_empty() && wanted.is_none() {
-        // All files there are, unless they say that they are for tests.
+        // All files, except those of test and validation splits.
         let other = |name: &str| ["validation", "test"].iter().any(|split| is_of_split(name, split));
         found = readable.iter().copied().filter(|name| !other(name)).collect();
     }
@@ -181,7 +181,7 @@ fn by_names<'a>(wanted: Option<&str>, readable: &[&'a str]) -> Result<Vec<&'a st
     let series: BTreeSet<String> = found.iter().map(|name| series(name)).collect();
     match (found.len(), series.len(), wanted) {
         (0, ..) => Err(format!(
-            "has no file of the split {split:?}, only {}: name one of them behind :",
+            "has no file of the split {split:?}, only {}: give one of them after :",
             listed(readable.iter()).unwrap_or_default()
         )),
         (_, 1, _) => Ok(found),
@@ -189,7 +189,7 @@ fn by_names<'a>(wanted: Option<&str>, readable: &[&'a str]) -> Result<Vec<&'a st
             let mut stems: Vec<&str> = found.iter().map(|name| stem(name)).collect();
             stems.dedup();
             Err(format!(
-                "has {several} files of the split {split:?} that are not parts of one: {}; name one behind :, or several by \
+                "has {several} files of the split {split:?} that are not parts of one: {}; give one after :, or several by \
                  a pattern such as *.jsonl",
                 listed(stems.iter()).unwrap_or_default()
             ))
@@ -197,26 +197,26 @@ fn by_names<'a>(wanted: Option<&str>, readable: &[&'a str]) -> Result<Vec<&'a st
     }
 }
 
-/// Refuses parts of a whole of which some are missing.
+/// Returns an error if some parts of a series are missing.
 fn complete(chosen: &[&str]) -> Result<(), String> {
     let all = chosen.iter().filter_map(|name| Some((series(name), numbered(name)?)));
     for (whole, (_, count)) in all {
         let parts = chosen.iter().filter(|name| series(name) == whole).count();
         if parts != count {
-            return Err(format!("has {parts} of the {count} files {whole}: is it complete?"));
+            return Err(format!("has {parts} of the {count} files {whole}: the others are missing"));
         }
     }
     Ok(())
 }
 
-/// The number of a part and how many there are, of a name such as train-00000-of-00002.parquet.
+/// The index of a part and the number of parts, from a name such as train-00000-of-00002.parquet.
 fn numbered(name: &str) -> Option<(usize, usize)> {
     let (before, after) = stem(name).rsplit_once("-of-")?;
     let digits: String = after.chars().take_while(char::is_ascii_digit).collect();
     Some((before.rsplit('-').next()?.parse().ok()?, digits.parse().ok()?))
 }
 
-/// What the parts of one whole have in common: their names without numbers.
+/// The name that all parts of a series share: without the number.
 fn series(name: &str) -> String {
     let (whole, end) = (stem(name), &name[stem(name).len()..]);
     let start = match numbered(name) {
@@ -237,19 +237,19 @@ fn is_table(name: &str) -> bool {
     ROWS.iter().any(|end| plain(name).ends_with(end)) && !name.split('/').any(|part| part.starts_with('.'))
 }
 
-/// A name without what says that it is compressed.
+/// Removes the suffix of compression from a name.
 fn plain(name: &str) -> &str {
     let plain = name.strip_suffix(".gz").unwrap_or(name);
     if plain.ends_with(".parquet") { name } else { plain }
 }
 
-/// A name without the ends that tell its format.
+/// Removes the suffixes of the format from a name.
 fn stem(name: &str) -> &str {
     let plain = plain(name);
     ROWS.iter().find_map(|end| plain.strip_suffix(end)).unwrap_or(plain)
 }
 
-/// Whether a word of the path is the split's, as `datasets` reads paths.
+/// Whether the path belongs to the split, by the rules of `datasets`: one of its words is the split's name.
 fn is_of_split(name: &str, split: &str) -> bool {
     let also: &[&str] = match split {
         "train" => &["training"],
@@ -257,7 +257,7 @@ fn is_of_split(name: &str, split: &str) -> bool {
         "test" => &["testing", "eval", "evaluation"],
         _ => &[],
     };
-    // A split that is itself of several words, such as test_sft.
+    // The split's name may itself have several words, such as test_sft.
     let whole = stem(name).rsplit('/').next().unwrap_or_default();
     let numbered = whole.strip_prefix(split).is_some_and(|rest| rest.starts_with(|c: char| "-.".contains(c)));
     let word = |word: &str| word == split || also.contains(&word);
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_the_splits_file_or_the_one_that_is_named() {
+    fn the_file_of_a_split_or_a_given_file_is_chosen() {
         assert_eq!(rows(None, &["README.md", "rows.jsonl"]), one("rows.jsonl"));
         assert_eq!(rows(None, &["train.json", "test.json", "dataset_infos.json"]), one("train.json"));
         assert_eq!(rows(Some("test"), &["train.json", "test.json"]), one("test.json"));
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn files_of_several_folders_are_refused_with_the_choices() {
+    fn the_error_for_files_in_several_folders_lists_the_choices() {
         let hh = [
             "harmless-base/test.jsonl.gz",
             "harmless-base/train.jsonl.gz",
@@ -319,7 +319,7 @@ mod tests {
 
     #[cfg(feature = "parquet")]
     #[test]
-    fn all_parts_of_a_split_are_chosen_in_order_or_none() {
+    fn the_parts_of_a_split_are_chosen_in_order_and_must_be_complete() {
         let names = [
             "data/train-00001-of-00003.parquet",
             "data/train-00000-of-00003.parquet",
@@ -343,7 +343,7 @@ mod tests {
 
     #[cfg(feature = "parquet")]
     #[test]
-    fn the_card_says_which_files_are_a_splits() {
+    fn the_card_lists_the_files_of_each_split() {
         // HuggingFaceH4/ultrafeedback_binarized.
         let splits = ["train_prefs", "train_sft", "test_prefs", "test_sft", "train_gen", "test_gen"];
         let entry = |split: &&str| format!("  - split: {split}\n    path: data/{split}-*\n");
@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn a_configuration_is_a_default_a_name_or_a_folder() {
+    fn configurations_are_selected_by_default_name_or_folder() {
         let card = "---\nconfigs:\n- config_name: all\n  default: true\n  data_files:\n  - split: train\n    path: [\"a/train*\", \"b/*/train*\"]\n- config_name: a\n  data_dir: a\n- config_name: b\n  data_dir: b\n  data_files: x\n---\n";
         let configs = card::configs(card.as_bytes()).unwrap();
         let names = ["b/x/train.jsonl", "a/train.jsonl", "a/test.jsonl", "c/train.jsonl"];
@@ -384,11 +384,11 @@ mod tests {
     }
 
     #[test]
-    fn rows_that_are_not_read_are_named() {
+    fn errors_list_unsupported_files_of_rows() {
         let why = rows(None, &["README.md", "data/train-0.arrow", "data/test-0.arrow"]).unwrap_err();
         assert!(why.contains("only data/train-0.arrow, data/test-0.arrow"), "{why}");
         let why = rows(Some("data/train-0.arrow"), &["data/train-0.arrow"]).unwrap_err();
-        assert!(why.contains("data/train-0.arrow is not read"), "{why}");
+        assert!(why.contains("data/train-0.arrow is not supported"), "{why}");
         assert!(rows(None, &["README.md"]).unwrap_err().contains("has no file of rows"));
         let many: Vec<String> = (0..9).map(|i| format!("{i}.arrow")).collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();

@@ -1,4 +1,4 @@
-//! What `huggingface_hub` reads from the environment, read likewise.
+//! Settings from the environment, read like `huggingface_hub` does.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -10,42 +10,44 @@ use crate::redirects::address;
 
 const ENDPOINT: &str = "https://huggingface.co";
 
-/// Which hub, which cache, and who asks.
+/// The hub, the cache and the access token.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The hub's address, without a slash at its end (`HF_ENDPOINT`).
     pub endpoint: String,
     /// The cache's folder (`HF_HUB_CACHE`, or `hub` in `HF_HOME`).
     pub cache: PathBuf,
-    /// Who asks (`HF_TOKEN`, or the file that `hf auth login` writes).
+    /// The access token (`HF_TOKEN`, or the file that `hf auth login` writes).
     pub token: Option<Token>,
-    /// The cache alone is used (`HF_HUB_OFFLINE`).
+    /// Whether only the cache is used (`HF_HUB_OFFLINE`).
     pub offline: bool,
-    /// The longest silence of the hub (`HF_HUB_DOWNLOAD_TIMEOUT`, in seconds).
+    /// The timeout for an answer of the hub (`HF_HUB_DOWNLOAD_TIMEOUT`, in seconds).
     pub timeout: Duration,
-    /// Before the second try; it doubles with every further one.
+    /// The wait before the second attempt; it doubles with each further one.
     pub backoff: Duration,
 }
 
-/// A secret: it is shown nowhere.
+/// A secret, which is never shown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token(String);
 
 impl Token {
-    /// A token without the white space around it; `None` where nothing is left.
+    /// Creates a token from text without the surrounding white space; `None` if the text is empty.
     ///
     /// # Errors
-    /// [`Error::Config`] about `source` for what no header can hold.
+    /// [`Error::Config`] about `source` for text that is not allowed in a header.
     pub fn new(text: &str, source: &str) -> Result<Option<Token>> {
         let text = text.trim();
         match text {
             "" => Ok(None),
             _ if text.bytes().all(|b| b.is_ascii_graphic()) => Ok(Some(Token(text.to_owned()))),
-            _ => Err(Error::config(source, "holds no token: one is letters and digits alone, such as hf_…")),
+            _ => {
+                Err(Error::config(source, "is not a token: it may only have letters and digits, as in hf_…"))
+            }
         }
     }
 
-    /// The header's value. Only the client that sends it needs it.
+    /// The value of the authorization header, for the client.
     pub(super) fn bearer(&self) -> String {
         format!("Bearer {}", self.0)
     }
@@ -58,15 +60,15 @@ impl fmt::Debug for Token {
 }
 
 impl Settings {
-    /// Those of this process's environment.
+    /// Reads the settings from the environment of this process.
     ///
     /// # Errors
-    /// [`Error::Config`] for a variable that cannot be used.
+    /// [`Error::Config`] for an invalid variable.
     pub fn from_env() -> Result<Settings> {
         Settings::from_vars(&|name| std::env::var_os(name), std::env::home_dir().as_deref())
     }
 
-    /// Those of another environment.
+    /// Reads the settings from another environment.
     fn from_vars(var: &dyn Fn(&str) -> Option<OsString>, home: Option<&Path>) -> Result<Settings> {
         let var = |name: &str| var(name).filter(|value| !value.is_empty());
         let path = |name: &str| var(name).map(|value| with_home(PathBuf::from(value), home));
@@ -82,23 +84,21 @@ impl Settings {
         let cache = cache.or_else(|| Some(hf_home.as_ref()?.join("hub"))).ok_or_else(|| {
             Error::config(
                 "HF_HOME",
-                "is not set, and no home folder is known: set it to a folder for downloads",
+                "is not set, and the home folder is unknown: set it to a folder for downloads",
             )
         })?;
         let seconds = match var("HF_HUB_DOWNLOAD_TIMEOUT") {
             None => 10,
-            Some(text) => {
-                text.to_str().and_then(|t| t.parse().ok()).filter(|n| *n > 0).ok_or_else(|| {
-                    Error::config("HF_HUB_DOWNLOAD_TIMEOUT", "is no number of seconds above 0")
-                })?
-            }
+            Some(text) => text.to_str().and_then(|t| t.parse().ok()).filter(|n| *n > 0).ok_or_else(|| {
+                Error::config("HF_HUB_DOWNLOAD_TIMEOUT", "must be a number of seconds above 0")
+            })?,
         };
         let token_file = path("HF_TOKEN_PATH").or_else(|| Some(hf_home.as_ref()?.join("token")));
         let given =
             ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"].into_iter().find_map(|name| Some((name, var(name)?)));
         let token = match (given, token_file) {
             (Some((name, text)), _) => Token::new(&text.to_string_lossy(), name)?,
-            // As for huggingface_hub: a token in a file is sent unless this says otherwise.
+            // As in huggingface_hub, the token in a file is used unless this variable is set.
             (None, _) if is_true("HF_HUB_DISABLE_IMPLICIT_TOKEN") => None,
             (None, Some(file)) => match std::fs::read_to_string(&file) {
                 Ok(text) => Token::new(&text, &file.display().to_string())?,
@@ -120,9 +120,9 @@ impl Settings {
 fn endpoint(given: Option<OsString>) -> Result<String> {
     let text = given.map_or(ENDPOINT.into(), |value| value.to_string_lossy().into_owned());
     let text = text.trim_end_matches('/');
-    // A name and password, or a permission in the query, would be shown with the address.
+    // A user name, a password or a query could be a secret, and the address is shown in messages.
     let plain = match text.contains(['@', '?']) {
-        true => Err(format!("is no address such as {ENDPOINT}: it holds a name, a password or a query")),
+        true => Err(format!("must be an address such as {ENDPOINT}, without user name, password or query")),
         false => address(text, ENDPOINT),
     };
     plain.map(|_| text.to_owned()).map_err(|why| Error::config("HF_ENDPOINT", why))
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cache_is_where_huggingface_hub_has_it() {
+    fn the_cache_is_at_the_path_that_huggingface_hub_uses() {
         for (vars, expected) in [
             (&[][..], "/home/me/.cache/huggingface/hub"),
             (&[("XDG_CACHE_HOME", "/x")], "/x/huggingface/hub"),
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn the_token_is_the_variables_or_the_files_and_is_never_shown() {
+    fn the_token_comes_from_the_variable_or_the_file_and_is_never_shown() {
         let dir = tempfile::tempdir().unwrap();
         let home = dir.path().to_str().unwrap();
         std::fs::write(dir.path().join("token"), "hf_file\n").unwrap();

@@ -1,4 +1,4 @@
-//! Which files of a repository are of use.
+//! Selection of the files of a repository that are needed.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -14,7 +14,7 @@ const INDEX: &str = "model.safetensors.index.json";
 const ADAPTER_CONFIG: &str = "adapter_config.json";
 const ADAPTER_WEIGHTS: &str = "adapter_model.safetensors";
 
-/// What a model's folder holds beside its weights and what a tokenizer is made of.
+/// The files of a model folder, other than weights, that are downloaded; most belong to the tokenizer.
 const MODEL: [&str; 15] = [
     CONFIG,
     "generation_config.json",
@@ -32,40 +32,40 @@ const MODEL: [&str; 15] = [
     "chat_template.json",
     "processor_config.json",
 ];
-/// A tokenizer's further chat templates.
+/// The folder of a tokenizer's additional chat templates.
 const TEMPLATES: &str = "additional_chat_templates/";
 
-/// How the names of GGUF files end.
+/// The suffix of GGUF files.
 const GGUF: &str = ".gguf";
-/// Ends of the names of weights that are not read.
+/// Suffixes of weights in formats that are not supported.
 const OTHER_WEIGHTS: [&str; 7] = [".bin", ".onnx", ".h5", ".msgpack", ".pt", ".pth", ".safetensors"];
-/// Names that an error lists.
+/// The number of names that an error lists.
 const LISTED: usize = 5;
 
-/// What is asked for.
+/// What is requested from a repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wanted {
     /// A model with its tokenizer.
     Model,
-    /// A model's configuration and tokenizer: enough for a dry run.
+    /// A model's configuration and tokenizer, which are enough for a dry run.
     ModelWithoutWeights,
     /// A LoRA adapter.
     Adapter,
-    /// Files of rows: of a split such as "train", of a subset ("en") or of a split of it ("en/train"), or by their own
-    /// names ("data/train-*"). `None`: those of "train", or the only ones.
+    /// Dataset files: those of a split such as "train", of a subset ("en") or of a split of one ("en/train"), or by
+    /// their names or a pattern ("data/train-*"). `None` means "train", or all files if there is no such split.
     Rows(Option<String>),
 }
 
-/// Files that are wanted.
+/// The files that are downloaded.
 #[derive(Debug)]
 pub(super) struct Choice {
     pub files: Vec<String>,
-    /// One of them that tells which others are.
+    /// A file that has to be read first, since it lists others.
     pub index: Option<String>,
 }
 
 impl Wanted {
-    /// Those of the files `names` that are wanted, small ones first.
+    /// Chooses the files among `names` that are needed, small ones first.
     pub(super) fn choose(&self, repo: &Repo, names: &[&str]) -> Result<Choice> {
         let refused = |why: String| Err(Error::config(repo.to_string(), why));
         let has = |name: &str| names.contains(&name);
@@ -80,19 +80,19 @@ impl Wanted {
         let safetensors = has(WEIGHTS) || has(INDEX);
         let ggufs: Vec<&&str> = names.iter().filter(|name| name.ends_with(GGUF)).collect();
         match self {
-            // One file with all of it.
+            // A single file has the whole model.
             Wanted::Model | Wanted::ModelWithoutWeights if !safetensors && !ggufs.is_empty() => match &ggufs[..] {
                 [one] if !one.contains('/') => Ok(Choice { files: vec![(**one).to_owned()], index: None }),
                 _ => refused(format!(
-                    "has no {WEIGHTS}, and of GGUF files {}: get one by `hf download {} FILE --local-dir DIR`, then give \
-                     DIR/FILE",
+                    "has no {WEIGHTS}, only the GGUF files {}: download one with `hf download {} FILE --local-dir DIR`, then \
+                     give DIR/FILE",
                     listed(ggufs.iter().copied()).unwrap_or_default(),
                     repo.to_string().split('@').next().unwrap_or_default()
                 )),
             },
             Wanted::Model | Wanted::ModelWithoutWeights if !has(CONFIG) => refused(match has(ADAPTER_CONFIG) {
-                true => "is a LoRA adapter, not a model: give the model that it was made for, and this as the adapter".into(),
-                false => format!("is no model that can be read (it has no {CONFIG})"),
+                true => "is a LoRA adapter, not a model: give its base model as the model and this as the adapter".into(),
+                false => format!("is not a model that can be loaded (it has no {CONFIG})"),
             }),
             Wanted::ModelWithoutWeights => Ok(Choice { files: small(), index: None }),
             Wanted::Model => {
@@ -107,7 +107,7 @@ impl Wanted {
             }
             Wanted::Adapter if !has(ADAPTER_CONFIG) => refused(match has(CONFIG) {
                 true => "is a model, not a LoRA adapter: give it as the model".into(),
-                false => format!("is no LoRA adapter: it has no {ADAPTER_CONFIG}"),
+                false => format!("is not a LoRA adapter: it has no {ADAPTER_CONFIG}"),
             }),
             Wanted::Adapter if !has(ADAPTER_WEIGHTS) => refused(without_weights(names, ADAPTER_WEIGHTS)),
             Wanted::Adapter => {
@@ -116,7 +116,7 @@ impl Wanted {
                 let files = [ADAPTER_CONFIG].into_iter().chain(own).chain([ADAPTER_WEIGHTS]);
                 Ok(Choice { files: files.map(str::to_owned).collect(), index: None })
             }
-            // The card tells which files are which split's, unless files are named.
+            // The card lists the files of each split, unless files are given by name.
             Wanted::Rows(split) if has(rows::CARD) && !rows::is_of_files(split.as_deref(), names) => {
                 Ok(Choice { files: Vec::new(), index: Some(rows::CARD.into()) })
             }
@@ -127,7 +127,7 @@ impl Wanted {
         }
     }
 
-    /// The first that is needed and not among `names`.
+    /// The first required file that is not among `names`.
     pub(super) fn first_need(&self, names: &[&str]) -> &'static str {
         let needed: &[&str] = match self {
             Wanted::Adapter => &[ADAPTER_CONFIG, ADAPTER_WEIGHTS],
@@ -139,7 +139,7 @@ impl Wanted {
 }
 
 impl Choice {
-    /// Adds the files that the index at `path` leads to.
+    /// Adds the files that the index at `path` refers to.
     pub fn follow(&mut self, wanted: &Wanted, repo: &Repo, path: &Path, names: &[&str]) -> Result<()> {
         let Wanted::Rows(split) = wanted else { return self.add_shards(repo, path, names) };
         let configs = card::configs(&files::read(path)?);
@@ -150,7 +150,7 @@ impl Choice {
         Ok(())
     }
 
-    /// Adds the files that the index of weights at `path` names.
+    /// Adds the files that the index of weights at `path` lists.
     fn add_shards(&mut self, repo: &Repo, path: &Path, names: &[&str]) -> Result<()> {
         let refused = |why: String| Err(Error::hub(repo, format!("{INDEX} {why}")));
         let index = files::read_json(path)?;
@@ -169,13 +169,13 @@ impl Choice {
                 }
                 _ => {
                     return refused(format!(
-                        "places tensor {tensor:?} in {shard}, which is no file of weights"
+                        "places tensor {tensor:?} in {shard}, which is not a weights file"
                     ));
                 }
             }
         }
         if let Some(absent) = shards.iter().find(|shard| !names.contains(*shard)) {
-            return refused(format!("names {absent}, which the repository does not have"));
+            return refused(format!("lists {absent}, which the repository does not have"));
         }
         self.files.extend(shards.into_iter().map(str::to_owned));
         Ok(())
@@ -187,13 +187,13 @@ fn without_weights(names: &[&str], expected: &str) -> String {
     match listed(others) {
         None => format!("has no weights: expected {expected}"),
         Some(others) => format!(
-            "has no {expected}, only {others}, which is not read: take a repository that has safetensors, or save it so by \
-             transformers"
+            "has no {expected}, only {others}, which is not supported: use a repository with safetensors, or save \
+             the model as safetensors with transformers"
         ),
     }
 }
 
-/// "a, b and 3 more"; `None` of nothing.
+/// Formats names as "a, b and 3 more"; `None` if there are none.
 pub(super) fn listed<'a>(names: impl Iterator<Item = &'a &'a str>) -> Option<String> {
     let names: Vec<&str> = names.copied().collect();
     let more = names.len().saturating_sub(LISTED);
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_model_come_configuration_tokenizer_templates_and_safetensors_alone() {
+    fn a_model_consists_of_configuration_tokenizer_templates_and_safetensors() {
         let names = [
             ".gitattributes",
             "README.md",
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_repository_without_safetensors_is_refused_by_what_it_has() {
+    fn the_error_for_a_repository_without_safetensors_lists_its_files() {
         let why = choose(Wanted::Model, &["config.json", "pytorch_model.bin", "x.onnx"]).unwrap_err();
         assert!(why.contains("has no model.safetensors, only pytorch_model.bin, x.onnx"), "{why}");
         let why = choose(Wanted::Model, &["config.json"]).unwrap_err();
@@ -261,19 +261,19 @@ mod tests {
     }
 
     #[test]
-    fn a_repository_of_one_gguf_file_is_that_file() {
+    fn the_only_gguf_file_of_a_repository_is_chosen() {
         for wanted in [Wanted::Model, Wanted::ModelWithoutWeights] {
             let files = choose(wanted, &["README.md", "config.json", "x-q8_0.gguf"]).unwrap();
             assert_eq!(files, ["x-q8_0.gguf"]);
         }
         let why = choose(Wanted::Model, &["x-q4_0.gguf", "x-q8_0.gguf"]).unwrap_err();
-        assert!(why.contains("x-q4_0.gguf, x-q8_0.gguf: get one by `hf download a/b FILE"), "{why}");
+        assert!(why.contains("x-q4_0.gguf, x-q8_0.gguf: download one with `hf download a/b FILE"), "{why}");
         let both = choose(Wanted::Model, &["config.json", "model.safetensors", "x.gguf"]).unwrap();
         assert_eq!(both, ["config.json", "model.safetensors"]);
     }
 
     #[test]
-    fn an_index_may_name_only_files_of_weights_that_are_there() {
+    fn an_index_may_list_only_existing_weights_files() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("index.json");
         let repo = Repo::parse(Kind::Model, "a/b").unwrap();

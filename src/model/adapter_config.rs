@@ -1,4 +1,4 @@
-//! `adapter_config.json`, with PEFT's rules for which modules have a term, and of what rank and alpha.
+//! `adapter_config.json`, with PEFT's rules for which modules have a term and for its rank and alpha.
 
 use std::path::Path;
 
@@ -12,18 +12,18 @@ use super::module_match::{Modules, any, matched, regex};
 use crate::error::Error;
 use crate::files;
 
-/// What makes no difference to what an adapter computes, or is read below.
+/// Keys that are read below, or that do not affect what an adapter computes.
 const KNOWN: [&str; 29] = [
     "alpha_pattern",
     "auto_mapping",
     "base_model_name_or_path",
     "bias",
-    // Beside another `init_lora_weights` PEFT passes over these four.
+    // PEFT ignores these four with another `init_lora_weights`.
     "corda_config",
     "ensure_weight_tying",
     "eva_config",
     "exclude_modules",
-    // PEFT goes by the module's kind, whatever it says.
+    // PEFT decides by the module's type and ignores this value.
     "fan_in_fan_out",
     "inference_mode",
     "init_lora_weights",
@@ -47,7 +47,7 @@ const KNOWN: [&str; 29] = [
     "use_rslora",
 ];
 
-/// What changes the maths, and is not done here.
+/// Keys that change the computation and are not supported.
 const UNSUPPORTED: [&str; 14] = [
     "use_dora",
     "lora_bias",
@@ -65,10 +65,10 @@ const UNSUPPORTED: [&str; 14] = [
     "enable_lora",
 ];
 
-/// Targets where there is no list: of a Llama and its relatives, of a GPT-2, of a GPT-NeoX.
+/// Default targets if there is no list: those of Llama and related families, of GPT-2 and of GPT-NeoX.
 const OWN_CHOICE: [&str; 4] = ["q_proj", "v_proj", "c_attn", "query_key_value"];
 
-/// Ways to begin that leave the base as it is, beside true and false.
+/// Initialisations, other than true and false, that do not change the base weights.
 const INNOCENT: [&str; 4] = ["gaussian", "orthogonal", "eva", "mica"];
 
 /// A checked `adapter_config.json`.
@@ -79,30 +79,30 @@ pub(super) struct AdapterConfig {
     rank_stabilised: bool,
     targets: Modules,
     excluded: Modules,
-    /// `None`: all.
+    /// `None` for all layers.
     layers: Option<Layers>,
     ranks: Vec<(Regex, usize)>,
     alphas: Vec<(Regex, f32)>,
-    /// Which model it was made for, as its author called it.
+    /// The base model's name, as the adapter's author wrote it.
     pub base_model: Option<String>,
-    /// Whether a reward model's head is saved with it.
+    /// Whether the head of a reward model is saved with it.
     pub rates: bool,
-    /// What training would leave out of the activations that A reads, as its author did.
+    /// The dropout on the input of A with which the adapter was trained.
     pub dropout: f64,
-    /// What a user of this adapter should know.
+    /// Warnings to be shown to the user.
     pub warnings: Vec<String>,
 }
 
-/// Some of the layers.
+/// A selection of layers.
 #[derive(Debug)]
 struct Layers {
     numbers: Vec<i64>,
-    /// What may stand before their numbers in a module's name; nothing: it does not matter.
+    /// Patterns of what precedes the layer's number in a module's name; if empty, anything may.
     before: Vec<Regex>,
 }
 
 impl AdapterConfig {
-    /// That of the adapter in the folder `dir`.
+    /// Reads the configuration of the adapter in the folder `dir`.
     ///
     /// # Errors
     /// [`Error::File`](crate::Error::File) for settings that are not supported, and a file that cannot be read.
@@ -114,12 +114,12 @@ impl AdapterConfig {
     /// Reads `adapter_config.json`.
     ///
     /// # Errors
-    /// A sentence about the first thing in it that is no adapter's, or that this crate does not do.
+    /// A sentence about the first setting that is invalid or not supported.
     pub fn from_json(json: &Value) -> Result<AdapterConfig, String> {
-        let json = json.as_object().ok_or("is not an adapter's configuration")?;
+        let json = json.as_object().ok_or("is not an adapter configuration")?;
         let get = |key: &str| json.get(key).filter(|value| is_set(value));
         if json.get("peft_type").and_then(Value::as_str) != Some("LORA") {
-            return Err("peft_type is not LORA, the only kind of adapter read here".into());
+            return Err("peft_type is not LORA, the only type of adapter that is supported".into());
         }
         if get("bias").is_some_and(|bias| *bias != "none") {
             return Err(format!("bias is trained in this adapter, {NOT_SUPPORTED}"));
@@ -131,7 +131,7 @@ impl AdapterConfig {
             get("modules_to_save").map(|names| Modules::from_json("modules_to_save", names)).transpose()?;
         let rates = match saved {
             None => false,
-            // PEFT's own choice for classifiers is both names.
+            // PEFT's default for classifiers lists both names.
             Some(Modules::Named(names))
                 if names.iter().all(|name| ["score", "classifier"].contains(&&**name)) =>
             {
@@ -141,7 +141,7 @@ impl AdapterConfig {
         };
         initialisation(json.get("init_lora_weights"))?;
         let targets = match json.get("target_modules") {
-            // PEFT's own choice for most families; none has another's names.
+            // PEFT's defaults of all supported families; no family has a module of another's name.
             None | Some(Value::Null) => Modules::Named(OWN_CHOICE.map(String::from).to_vec()),
             Some(value) => Modules::from_json("target_modules", value)?,
         };
@@ -151,11 +151,11 @@ impl AdapterConfig {
         };
         let layers = layers(json)?;
         if layers.is_some() && !matches!(targets, Modules::Named(_)) {
-            return Err("layers_to_transform goes with a list of target_modules alone, as in PEFT".into());
+            return Err("layers_to_transform requires target_modules to be a list, as in PEFT".into());
         }
         let unknown = json.iter().filter(|(key, value)| is_set(value) && !KNOWN.contains(&key.as_str()));
         let warnings = unknown
-            .map(|(key, _)| format!("the adapter's {key:?} is not known here: it is passed over"))
+            .map(|(key, _)| format!("the adapter's setting {key:?} is unknown and is ignored"))
             .collect();
         Ok(AdapterConfig {
             rank: rank("r", json.get("r").ok_or("r is missing")?)?,
@@ -173,10 +173,10 @@ impl AdapterConfig {
         })
     }
 
-    /// The terms that it asks for on a model.
+    /// Returns the terms of this configuration on a model.
     ///
     /// # Errors
-    /// A sentence where it asks for none.
+    /// A sentence if no module of the model is selected.
     pub fn layout(&self, architecture: &Architecture) -> Result<LoraLayout, String> {
         let mut terms = Vec::new();
         for layer in 0..architecture.layers {
@@ -196,8 +196,8 @@ impl AdapterConfig {
         let layout = LoraLayout::new(terms, architecture, self.rank_stabilised);
         match (self.rates, architecture.rates) {
             (true, false) => {
-                let why = "is a reward model's (modules_to_save has its head): it is for a judge that rates, not for a \
-                           model that writes";
+                let why = "is the adapter of a reward model (modules_to_save lists its head): use it as a judge, or \
+                          give an adapter of a language model here";
                 Err(why.into())
             }
             (true, true) => Ok(layout),
@@ -205,7 +205,7 @@ impl AdapterConfig {
         }
     }
 
-    /// Whether a module has a term: PEFT's `check_target_module_exists`.
+    /// Whether a module has a term: the rules of PEFT's `check_target_module_exists`.
     fn includes(&self, module: &str, layer: usize) -> Result<bool, String> {
         if self.excluded.contain(module)? || !self.targets.contain(module)? {
             return Ok(false);
@@ -217,13 +217,13 @@ impl AdapterConfig {
                 let placed = before.is_empty() || any(before, module)?;
                 Ok(placed && numbers.contains(&(layer as i64)))
             }
-            // A whole name says its layer itself.
+            // A full name includes its layer.
             (_, _) => Ok(true),
         }
     }
 }
 
-/// Python's notion of it: null, false, zero and what is empty are not set.
+/// Truth values as in Python: null, false, zero and empty values are not set.
 fn is_set(value: &Value) -> bool {
     match value {
         Value::Null => false,
@@ -235,17 +235,17 @@ fn is_set(value: &Value) -> bool {
     }
 }
 
-/// Where an adapter is more than terms of matrices.
+/// The end of a message about an adapter that is more than LoRA terms of matrices.
 const NOT_SUPPORTED: &str =
-    "which is not supported: merge it into its model by PEFT's merge_and_unload, and give the merged model";
+    "which is not supported: merge it into its model with PEFT's merge_and_unload, and use the merged model";
 
 fn initialisation(value: Option<&Value>) -> Result<(), String> {
     match value {
         None | Some(Value::Null | Value::Bool(_)) => Ok(()),
         Some(Value::String(name)) if INNOCENT.contains(&name.to_lowercase().as_str()) => Ok(()),
         Some(other) => Err(format!(
-            "init_lora_weights is {other}, which changes the base model's weights: convert the adapter by PEFT's \
-             save_pretrained(…, path_initial_model_for_weight_conversion=…), or merge it there and give the merged model"
+            "init_lora_weights is {other}, which changes the base model's weights: convert the adapter with PEFT's \
+             save_pretrained(…, path_initial_model_for_weight_conversion=…), or merge it with PEFT and use the merged model"
         )),
     }
 }
@@ -266,11 +266,12 @@ fn rank(key: &str, value: &Value) -> Result<usize, String> {
 
 fn alpha(key: &str, value: &Value) -> Result<f32, String> {
     let number = value.as_f64().map(|alpha| alpha as f32).filter(|alpha| alpha.is_finite());
-    number.ok_or_else(|| format!("{key} is {value}, expected a number of 32 bits"))
+    number.ok_or_else(|| format!("{key} is {value}, expected a number in the range of f32"))
 }
 
-/// Settings by a pattern of the modules' names, in the file's order: the first that matches counts. As PEFT's
-/// `get_pattern_key`, a pattern begins at a name's beginning or behind one of its dots, and ends at its end.
+/// Reads settings that apply to a pattern of module names, in the order of the file; the first match counts. As in
+/// PEFT's `get_pattern_key`, a pattern starts at the beginning of a name or after a dot, and ends at the end of the
+/// name.
 fn pattern<T>(
     json: &Map<String, Value>,
     key: &str,
@@ -297,7 +298,7 @@ fn layers(json: &Map<String, Value>) -> Result<Option<Layers>, String> {
             .iter()
             .map(Value::as_str)
             .collect::<Option<_>>()
-            .ok_or("layers_pattern holds something that is not a name")?,
+            .ok_or("layers_pattern has an entry that is not a name")?,
         Some(_) => return Err("layers_pattern must be a name, or a list of names".into()),
     };
     let layers = match json.get("layers_to_transform") {
@@ -310,7 +311,7 @@ fn layers(json: &Map<String, Value>) -> Result<Option<Layers>, String> {
         Some(Value::Array(layers)) => layers.iter().map(Value::as_i64).collect(),
         Some(one) => one.as_i64().map(|layer| vec![layer]),
     };
-    let numbers: Vec<i64> = layers.ok_or("layers_to_transform must be a list of layers' numbers")?;
+    let numbers: Vec<i64> = layers.ok_or("layers_to_transform must be a list of layer numbers")?;
     let name = |name: &&str| regex("layers_pattern", &format!(r"\A(?:|.*?\.){name}\.\d+\."));
     let before = before.iter().map(name).collect::<Result<_, _>>()?;
     Ok(Some(Layers { numbers, before }).filter(|layers| !layers.numbers.is_empty()))
@@ -359,14 +360,14 @@ mod tests {
         };
         let qv = everywhere(&["q_proj", "v_proj"]);
         assert_eq!(modules(json!({})), qv);
-        assert_eq!(modules(json!({"target_modules": null})), qv, "PEFT's own choice for a Llama");
+        assert_eq!(modules(json!({"target_modules": null})), qv, "PEFT's default for a Llama");
         assert_eq!(modules(json!({"target_modules": r".*\.self_attn\.(q|v)_proj"})), qv);
-        assert_eq!(modules(json!({"target_modules": r"(?!.*mlp)(?!.*[ko]_proj).*proj"})), qv, "looks ahead");
+        assert_eq!(modules(json!({"target_modules": r"(?!.*mlp)(?!.*[ko]_proj).*proj"})), qv, "lookahead");
         assert_eq!(modules(json!({"target_modules": ["self_attn.q_proj", "v_proj"]})), qv);
         assert_eq!(modules(json!({"target_modules": "all-linear"})).len(), 12 * 7);
         assert_eq!(modules(json!({"target_modules": "All-Linear"})).len(), 12 * 7);
         assert_eq!(modules(json!({"target_modules": ["model.layers.1.self_attn.q_proj"]})), ["1 q_proj"]);
-        // A regular expression is matched with the whole name: 1 is neither 11 nor a part of it.
+        // A regular expression must match the full name: 1 does not match 11.
         assert_eq!(modules(json!({"target_modules": r"model\.layers\.1\.mlp\.up_proj"})), ["1 up_proj"]);
         assert_refused(json!({"target_modules": "q_proj"}), &["matches no module", "q_proj, k_proj"]);
         assert_refused(json!({"target_modules": ["proj"]}), &["matches no module"]);
@@ -374,11 +375,11 @@ mod tests {
         assert_refused(json!({"target_modules": []}), &["matches no module"]);
         assert_refused(json!({"target_modules": "(q_proj"}), &["target_modules", "regular expression"]);
         assert_refused(json!({"target_modules": 7}), &["target_modules must be"]);
-        assert_refused(json!({"target_modules": ["q_proj", 7]}), &["target_modules holds"]);
+        assert_refused(json!({"target_modules": ["q_proj", 7]}), &["target_modules has"]);
     }
 
     #[test]
-    fn modules_are_excluded_as_they_are_included() {
+    fn exclude_modules_follows_the_rules_of_target_modules() {
         assert_eq!(modules(json!({"exclude_modules": ["v_proj"]})).len(), 12);
         assert_eq!(modules(json!({"exclude_modules": r".*layers\.\d\..*"})).len(), 4);
         assert_eq!(modules(json!({"exclude_modules": ["model.layers.3.self_attn.q_proj"]})).len(), 23);
@@ -391,7 +392,7 @@ mod tests {
         let two = json!({"layers_to_transform": [1, 11], "layers_pattern": "layers"});
         assert_eq!(modules(two), ["1 q_proj", "1 v_proj", "11 q_proj", "11 v_proj"]);
         assert_eq!(modules(json!({"layers_to_transform": []})).len(), 24);
-        // A whole name says its layer itself.
+        // A full name includes its layer.
         let whole =
             json!({"layers_to_transform": [1], "target_modules": ["model.layers.0.mlp.up_proj", "q_proj"]});
         assert_eq!(modules(whole), ["0 up_proj", "1 q_proj"]);
@@ -407,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_pattern_that_ends_a_name_gives_rank_and_alpha() {
+    fn the_first_pattern_that_matches_the_end_of_a_name_sets_rank_and_alpha() {
         let ranks =
             json!({"q_proj": 2, "^model.layers.1.self_attn.v_proj": 6, r"layers\.0\..*": 1, "proj": 9});
         let config =
@@ -420,7 +421,11 @@ mod tests {
         assert_eq!(term(0, Projection::Query), (2, 8.0, 4.0));
         assert_eq!(term(0, Projection::Value), (1, -3.0, -3.0));
         assert_eq!(term(1, Projection::Value), (6, -3.0, -0.5));
-        assert_eq!(term(11, Projection::Value), (4, -3.0, -0.75), "proj is no ending of a part of a name");
+        assert_eq!(
+            term(11, Projection::Value),
+            (4, -3.0, -0.75),
+            "proj is only a part of the last component"
+        );
         assert!(layout.term(0, Projection::Key).is_none());
     }
 
@@ -444,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn beginnings_that_changed_the_base_are_refused() {
+    fn initialisations_that_change_the_base_are_errors() {
         for fine in
             [json!(true), json!(false), json!(null), json!("gaussian"), json!("orthogonal"), json!("eva")]
         {
@@ -462,7 +467,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_done_is_refused_by_its_key() {
+    fn unsupported_settings_are_errors_that_name_the_key() {
         for key in UNSUPPORTED {
             for set in [json!(true), json!(["lm_head"]), json!({"a": 1})] {
                 assert_refused(json!({key: set}), &[key, "not supported"]);
@@ -477,11 +482,11 @@ mod tests {
         let known = config(known).unwrap();
         assert_eq!((known.dropout, known.warnings.len()), (0.1, 0));
         let unknown = config(json!({"use_newest": true, "other": null})).unwrap();
-        assert_eq!(unknown.warnings, ["the adapter's \"use_newest\" is not known here: it is passed over"]);
+        assert_eq!(unknown.warnings, ["the adapter's setting \"use_newest\" is unknown and is ignored"]);
     }
 
     #[test]
-    fn numbers_that_no_adapter_has_are_refused() {
+    fn invalid_ranks_and_alphas_are_errors() {
         for r in [json!(0), json!(-1), json!(i64::MAX), json!(u64::MAX), json!(4.5), json!("4"), json!(65537)]
         {
             assert_refused(json!({"r": r}), &["r is"]);
@@ -496,7 +501,7 @@ mod tests {
     }
 
     #[test]
-    fn a_regular_expression_without_end_is_refused() {
+    fn a_regular_expression_that_is_too_costly_is_an_error() {
         assert_refused(json!({"target_modules": r"(?=((.*.*)*)*)(.*?)*\2x"}), &["regular expression"]);
         assert_refused(json!({"target_modules": "(".repeat(4000)}), &["regular expression"]);
         assert_refused(json!({"target_modules": "a".repeat(5000)}), &["bytes"]);

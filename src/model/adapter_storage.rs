@@ -1,4 +1,4 @@
-//! LoRA adapters from and to folders in PEFT's layout, and into the weights below them.
+//! Loading LoRA adapters from folders in PEFT's layout, saving them, and merging them into the base weights.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -18,16 +18,16 @@ use crate::gpu::{Arena, Category, Format, Live, Plan, PlanOptions, Recorder, Reg
 use crate::ops;
 use crate::{files, gguf};
 
-/// The adapter's weights, in PEFT's layout.
+/// The file of the adapter's weights in PEFT's layout.
 pub const ADAPTER_FILE: &str = "adapter_model.safetensors";
-/// The adapter's shape, in PEFT's layout.
+/// The file of the adapter's configuration in PEFT's layout.
 pub const ADAPTER_CONFIG: &str = "adapter_config.json";
 
 impl Model {
-    /// A new adapter on this model, drawn from `seed`.
+    /// Adds a new adapter to this model, initialised from `seed`.
     ///
     /// # Errors
-    /// [`Error::Config`] for a rank or alpha that no adapter has.
+    /// [`Error::Config`] for an invalid rank or alpha.
     pub fn add_adapter(&self, config: LoraConfig, seed: u32) -> Result<Model> {
         let layout = config.layout(self.architecture())?;
         let specs = layout.weights(self.architecture());
@@ -38,12 +38,12 @@ impl Model {
         self.with_adapter(Adapter { layout, weights, warnings: Vec::new() })
     }
 
-    /// Loads an adapter folder in PEFT's layout onto this model: frozen, or with `train` to go on training it; in f32.
-    /// On a measuring `Gpu` its configuration is all that it needs.
+    /// Loads an adapter from a folder in PEFT's layout, in f32: frozen, or with `train` for further training. On a
+    /// measuring `Gpu` its configuration is enough.
     ///
     /// # Errors
-    /// [`Error::File`] for settings that are not supported, tensors that the settings do not ask for or that are not
-    /// there, and an adapter of another model: each named.
+    /// [`Error::File`], which names the fault, for settings that are not supported, missing or unexpected tensors, and
+    /// an adapter of another model.
     pub fn load_adapter(&self, dir: &Path, train: bool) -> Result<Model> {
         let (path, file) = (dir.join(ADAPTER_CONFIG), dir.join(ADAPTER_FILE));
         let in_config = |why| Error::file(&path, why);
@@ -54,7 +54,9 @@ impl Model {
         warnings.extend(self.other_texts(dir));
         if train && config.dropout > 0.0 {
             let dropout = config.dropout;
-            warnings.push(format!("the adapter's lora_dropout of {dropout} is not done in training here"));
+            warnings.push(format!(
+                "the adapter's lora_dropout of {dropout} is ignored: training here has no dropout"
+            ));
         }
         let specs = layout.weights(self.architecture());
         let gpu = self.gpu();
@@ -81,11 +83,11 @@ impl Model {
         self.with_adapter(Adapter { layout, weights, warnings })
     }
 
-    /// A warning where the adapter was made for a model of another name than this one's folder has.
+    /// Returns a warning if the adapter was made for a model whose name does not occur in this model's path.
     fn other_base(&self, config: &AdapterConfig) -> Option<String> {
         let (base, folder) = (config.base_model.as_ref()?, self.state.folder.as_ref()?);
         let name = base.trim_end_matches(['/', '\\']).rsplit(['/', '\\']).next()?.to_lowercase();
-        // A download cache has the name somewhere in its folder's path.
+        // In a download cache, the name can be anywhere in the folder's path.
         let path = std::fs::canonicalize(folder).unwrap_or_else(|_| folder.clone());
         let same = path.to_string_lossy().to_lowercase().contains(&name);
         (!same).then(|| {
@@ -96,10 +98,11 @@ impl Model {
         })
     }
 
-    /// A tokenizer or chat template beside the adapter that is not the model's: the model's is what is used.
+    /// Returns a warning if the adapter's folder has another tokenizer or chat template than the model, whose files are
+    /// used.
     fn other_texts(&self, dir: &Path) -> Option<String> {
         let base = self.state.folder.as_ref()?;
-        // What a GGUF file holds was written out beside the adapter.
+        // For a GGUF model these files were written from its metadata, so they cannot be compared.
         if gguf::file_of(base).is_ok_and(|file| file.is_some()) {
             return None;
         }
@@ -109,13 +112,14 @@ impl Model {
         };
         let name = ["tokenizer.json", "chat_template.jinja"].into_iter().find(differs)?;
         Some(format!(
-            "{} has another {name} than the model: the model's is used; to use the adapter's, copy it into the model's folder",
+            "{} has a different {name} than the model, and the model's is used: to use the adapter's, copy \
+             it into the model's folder",
             dir.display()
         ))
     }
 
-    /// Adds the adapter to the base weights and drops it: W += scale · B A. Every other model that shares the base
-    /// changes with it; but where it is not held in f32, which would lose most of the adapter, it is copied to f32 first.
+    /// Adds the adapter to the base weights and removes it: W += scale · B A. This changes every model that shares the
+    /// base. A base that is not in f32, where most of the adapter would be lost to rounding, is copied to f32 first.
     pub async fn merge_adapter(&self) -> Result<Model> {
         let Some(adapter) = self.adapter() else { return Ok(self.clone()) };
         if self.base().iter().any(|w| w.format != Format::F32) {
@@ -142,7 +146,7 @@ impl Model {
         Ok(self.without_adapter())
     }
 
-    /// A copy of a small matrix with rows and columns exchanged.
+    /// Returns a transposed copy of a small matrix.
     async fn transposed(&self, weight: &Weight, weights: &Weights) -> Result<Region> {
         let (rows, cols) = (weight.shape[0], weight.shape[1]);
         let values = weights.download(weight).await?;
@@ -150,12 +154,12 @@ impl Model {
         Ok(self.gpu().buffer_with("transposed", Category::Workspace, &turned)?.region())
     }
 
-    /// Writes the adapter to `dir` in PEFT's layout, with the tokenizer's files of its base model's folder.
+    /// Writes the adapter to `dir` in PEFT's layout, together with the tokenizer's files of its base model's folder.
     pub async fn save_adapter(&self, dir: &Path, base_model: &Path) -> Result<()> {
         into_folder(dir, self.save_adapter_into(dir, base_model)).await
     }
 
-    /// [`Model::save_adapter`] into a folder that is there: one that has gone does not come back.
+    /// [`Model::save_adapter`] into an existing folder; it is not created again if it has been removed.
     pub(crate) async fn save_adapter_into(&self, dir: &Path, base_model: &Path) -> Result<()> {
         let adapter = self.adapter().expect("save_adapter needs an adapter");
         save_weights(&adapter.weights, &dir.join(ADAPTER_FILE), FloatFormat::F32).await?;
@@ -169,8 +173,8 @@ impl Model {
     }
 }
 
-/// The name and commit of a model that lies in a cache of downloads, such as `models--ORG--NAME/snapshots/COMMIT`. An
-/// adapter that names them is of use on other machines, too.
+/// The name and commit of a model in a download cache, such as `models--ORG--NAME/snapshots/COMMIT`. An adapter that
+/// refers to them can be used on other machines, too.
 fn hub_name(folder: &Path) -> Option<(String, String)> {
     let commit = folder.file_name()?.to_str()?;
     let snapshots = folder.parent()?;
@@ -179,10 +183,10 @@ fn hub_name(folder: &Path) -> Option<(String, String)> {
     cached.then(|| (repo.replacen("--", "/", 1), commit.to_owned()))
 }
 
-/// What the file calls each of the layout's tensors.
+/// Returns the name in the file of each of the layout's tensors.
 ///
 /// # Errors
-/// A sentence about a tensor that the layout lacks, that the file lacks, or that is of another shape.
+/// A sentence about a tensor that is unexpected, missing, or of another shape.
 fn stored_names(
     found: &TensorFiles,
     layout: &LoraLayout,
@@ -192,7 +196,9 @@ fn stored_names(
     let mut stored: BTreeMap<String, String> = BTreeMap::new();
     for name in found.names() {
         if let Some(other) = stored.insert(plain_name(name), name.to_owned()) {
-            return Err(format!("tensors {other} and {name} are one: remove either"));
+            return Err(format!(
+                "tensors {other} and {name} are the same tensor of the adapter: remove one of them"
+            ));
         }
     }
     let base = config.base_model.as_ref();
@@ -202,29 +208,27 @@ fn stored_names(
         let [a, b] = layout.tensors(term);
         for (name, expected) in [(a, [term.rank, inputs]), (b, [outputs, term.rank])] {
             let Some(tensor) = stored.get(&name).and_then(|stored| found.info(stored)) else {
-                return Err(format!("has no tensor {name}, which {ADAPTER_CONFIG} asks for"));
+                return Err(format!("has no tensor {name}, which {ADAPTER_CONFIG} requires"));
             };
             if tensor.shape == expected {
                 if FloatFormat::of(tensor.dtype).is_none() {
                     let dtype = tensor.dtype;
-                    return Err(format!(
-                        "tensor {name} is of type {dtype:?}, accepted are F32, F16 and BF16"
-                    ));
+                    return Err(format!("tensor {name} has type {dtype:?}, expected F32, F16 or BF16"));
                 }
                 continue;
             }
-            // Where the ranks are put aside, do the tensors fit this model?
+            // Whether the tensor would fit this model with another rank.
             let rank_at = if name.contains("lora_B") { 1 } else { 0 };
             let fits = tensor.shape.len() == 2 && tensor.shape[1 - rank_at] == expected[1 - rank_at];
             let (shape, rank) = (&tensor.shape, term.rank);
             return Err(match fits {
                 true => format!(
-                    "tensor {name} is of rank {}, {ADAPTER_CONFIG} says {rank} (r, or rank_pattern): do they belong \
+                    "tensor {name} has rank {}, but {ADAPTER_CONFIG} says {rank} (r, or rank_pattern): do they belong \
                      together?",
                     shape[rank_at]
                 ),
                 false => format!(
-                    "tensor {name} has shape {shape:?}, this model needs {expected:?}: the adapter was made for another \
+                    "tensor {name} has shape {shape:?}, but this model needs {expected:?}: the adapter was made for another \
                      model{made_for}"
                 ),
             });
@@ -236,11 +240,11 @@ fn stored_names(
             Some(shape) if *shape == expected => {}
             Some(shape) => {
                 return Err(format!(
-                    "tensor {name} has shape {shape:?}, this model needs {expected:?}: the adapter was made for another \
+                    "tensor {name} has shape {shape:?}, but this model needs {expected:?}: the adapter was made for another \
                      model{made_for}, or for more than one label"
                 ));
             }
-            None => return Err(format!("has no tensor {name}, which {ADAPTER_CONFIG} asks for")),
+            None => return Err(format!("has no tensor {name}, which {ADAPTER_CONFIG} requires")),
         }
     }
     let head = layout.rates().then(|| layout.head());
@@ -258,12 +262,12 @@ fn stored_names(
         return Err(match readable {
             true => {
                 format!(
-                    "holds tensor {name}, which {ADAPTER_CONFIG} does not ask for: do they belong together?"
+                    "has the tensor {name}, which {ADAPTER_CONFIG} does not list: do they belong together?"
                 )
             }
             false => format!(
-                "holds tensor {name}, which is no A or B of {all} in one of this model's {} layers{made_for}; an \
-                 adapter of embeddings or the head is merged by PEFT's merge_and_unload",
+                "has the tensor {name}, which is not an A or B of {all} in one of this model's {} layers{made_for}: merge an \
+                 adapter of embeddings or the head with PEFT's merge_and_unload",
                 architecture.layers
             ),
         });
@@ -273,7 +277,7 @@ fn stored_names(
 
 const PREFIX: &str = "base_model.model.";
 
-/// A tensor's name as PEFT saves it today: behind a prefix, without the adapter's name, which is `default`.
+/// Returns a tensor's name as current PEFT versions save it: with the prefix, and without the adapter's name `default`.
 fn plain_name(name: &str) -> String {
     let bare = name.strip_prefix(PREFIX).unwrap_or(name);
     let bare =

@@ -1,10 +1,10 @@
-//! What a decoder is made of, as data: a family is a description that `decoder.rs` follows, see `families.rs`.
+//! The architecture of a decoder as data: each family (`families.rs`) is a description that `decoder.rs` executes.
 
 use super::names::{LayerNorm, Names, Projection};
 use super::rope::Rope;
 use crate::ops::{Activation, LogitTransform, NormKind};
 
-/// The tensor of a reward model's head, whatever its family.
+/// The name of a reward model's head tensor in every family.
 pub(crate) const RATING_HEAD: &str = "score.weight";
 
 /// A decoder-only transformer.
@@ -26,42 +26,42 @@ pub struct Architecture {
     pub vocab: usize,
     /// Longest sequence.
     pub context: usize,
-    /// What its files call its tensors.
+    /// The names of its tensors.
     pub names: &'static Names,
-    /// How rows are normalised.
+    /// The normalisation of rows.
     pub norm: Norm,
-    /// Where a layer normalises, and what it adds up.
+    /// Where the norms and residual connections of a layer are.
     pub block: Block,
     /// Attention.
     pub attention: Attention,
     /// The feed-forward block.
     pub feed_forward: FeedForward,
-    /// What the embedding is multiplied with.
+    /// The factor of the embedding.
     pub embedding_scale: f32,
     /// Whether each position has a learned embedding, which is added to the token's.
     pub learned_positions: bool,
-    /// What attention and the feed-forward block are multiplied with before they are added to the residual stream.
+    /// The factor of the output of attention and of the feed-forward block before it is added to the residual stream.
     pub residual_scale: f32,
-    /// What becomes of the head's products.
+    /// The transform from the head's output to logits.
     pub logits: LogitTransform,
     /// Whether the output head is the embedding.
     pub tied: bool,
-    /// Whether the head is one row, whose product says how good a text is: a reward model, which predicts no token.
+    /// Whether this is a reward model: its head has a single row, whose product is the score, and predicts no tokens.
     pub rates: bool,
 }
 
-/// How rows are normalised.
+/// The normalisation of rows.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Norm {
-    /// By which mean, and what the weight stands for.
+    /// The mean that is used, and the meaning of the weight.
     pub kind: NormKind,
-    /// Keeps the root away from zero.
+    /// The epsilon under the root.
     pub epsilon: f32,
     /// Whether there is a bias.
     pub bias: bool,
 }
 
-/// Where a layer normalises, and what it adds up. A is attention, F the feed-forward block.
+/// Where the norms and residual connections of a layer are. A is attention, F the feed-forward block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Block {
     /// y = x + A(norm(x)), y + F(norm(y)).
@@ -70,7 +70,7 @@ pub enum Block {
     PostNorm,
     /// y = x + norm(A(norm(x))), y + norm(F(norm(y))).
     BothNorms,
-    /// x + A(norm(x)) + F(norm(x)), each with a norm of its own.
+    /// x + A(norm(x)) + F(norm(x)), with a separate norm for each.
     Parallel,
 }
 
@@ -91,35 +91,35 @@ impl Block {
 pub struct Attention {
     /// Whether queries, keys and values have a bias.
     pub qkv_bias: bool,
-    /// Whether the output has.
+    /// Whether the output projection has a bias.
     pub output_bias: bool,
-    /// How queries and keys are normalised, where they are.
+    /// The normalisation of queries and keys, if any.
     pub qk_norm: Option<QkNorm>,
-    /// What scores are multiplied with.
+    /// The factor of the attention scores.
     pub scale: f32,
     /// Scores s become cap · tanh(s / cap).
     pub soft_cap: Option<f32>,
-    /// The rotary positions that layers choose from.
+    /// The RoPE variants that layers refer to.
     pub ropes: Vec<Rope>,
-    /// What differs from layer to layer, for each.
+    /// The settings of each layer.
     pub layers: Vec<LayerAttention>,
 }
 
-/// Over what queries and keys are normalised.
+/// The scope of the normalisation of queries and keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QkNorm {
-    /// Each head by itself, all with the weight of one.
+    /// Each head by itself; all heads share one weight vector.
     EachHead,
     /// All heads together.
     AllHeads,
 }
 
-/// What differs from layer to layer.
+/// The attention settings that differ between layers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LayerAttention {
-    /// Which of [`Attention::ropes`] it has; none for a layer without rotary positions.
+    /// The index into [`Attention::ropes`]; `None` for a layer without RoPE.
     pub rope: Option<usize>,
-    /// A query sees no more than so many keys, the last ones.
+    /// The sliding window: a query attends to at most this many keys, the most recent ones.
     pub window: Option<usize>,
 }
 
@@ -130,7 +130,7 @@ pub struct FeedForward {
     pub activation: Activation,
     /// Whether there is a gate.
     pub gated: bool,
-    /// Whether its layers have a bias.
+    /// Whether its projections have a bias.
     pub bias: bool,
 }
 
@@ -141,34 +141,35 @@ pub struct WeightSpec {
     pub name: String,
     /// Its shape: a matrix (rows, cols), or a vector (len).
     pub shape: Vec<usize>,
-    /// How it lies in the model's files.
+    /// How the model's files store it.
     pub(crate) stored: Stored,
-    /// Rows that are never torn apart where the matrix has to be split: a head's.
+    /// The number of rows that a split keeps together: those of a head.
     pub(crate) unit: usize,
-    /// Whether it belongs to a layer, as neither embeddings nor the head do.
+    /// Whether it belongs to a layer, unlike embeddings and the head.
     pub(crate) of_layer: bool,
-    /// Whether it is stacked below the weight before it: both read the same rows, and one product serves both; or it is a
-    /// vector whose elements follow those of the one before.
+    /// Whether it is stacked below the weight before it. Stacked matrices read the same rows and are computed by one
+    /// product; stacked vectors are contiguous.
     pub(crate) stacked: bool,
 }
 
-/// How a weight lies in the model's files.
+/// How the model's files store a weight.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Stored {
-    /// As it is used.
+    /// In the layout in which it is used.
     #[default]
     AsUsed,
-    /// A matrix the other way round, (cols, rows).
+    /// A transposed matrix, (cols, rows).
     Transposed,
-    /// Queries, keys and values of each head together: rows (heads, 3, D), where they are used as (3, heads, D).
+    /// Queries, keys and values grouped by head: rows (heads, 3, D), where the layout in use is (3, heads, D).
     ByHead {
-        /// How many heads.
+        /// The number of heads.
         heads: usize,
     },
 }
 
 impl Stored {
-    /// How that lies in files which has an element, or a row of another length, for each row of a matrix that lies so.
+    /// The storage of a tensor that has one element or row per row of a matrix stored this way, such as its bias or its
+    /// LoRA B.
     pub(super) fn of_rows(self) -> Stored {
         match self {
             Stored::AsUsed | Stored::Transposed => Stored::AsUsed,
@@ -178,7 +179,7 @@ impl Stored {
 }
 
 impl WeightSpec {
-    /// A weight by itself.
+    /// Creates a weight that is stacked on no other.
     pub fn new(name: impl Into<String>, shape: Vec<usize>) -> WeightSpec {
         WeightSpec {
             name: name.into(),
@@ -198,7 +199,7 @@ impl WeightSpec {
         }
     }
 
-    /// Its elements as they are used, from those in a file.
+    /// Converts its elements from the layout of the files to the layout in use.
     pub(super) fn to_used(&self, values: Vec<f32>) -> Vec<f32> {
         match self.stored {
             Stored::AsUsed => values,
@@ -207,7 +208,7 @@ impl WeightSpec {
         }
     }
 
-    /// Its elements as they lie in a file.
+    /// Converts its elements from the layout in use to the layout of the files.
     pub(super) fn to_stored(&self, values: Vec<f32>) -> Vec<f32> {
         match self.stored {
             Stored::AsUsed => values,
@@ -217,12 +218,12 @@ impl WeightSpec {
     }
 }
 
-/// A matrix (rows, cols) the other way round.
+/// Transposes a matrix (rows, cols).
 pub(super) fn transposed(values: &[f32], rows: usize, cols: usize) -> Vec<f32> {
     (0..rows * cols).map(|i| values[i % rows * cols + i / rows]).collect()
 }
 
-/// (outer, inner, …) as (inner, outer, …).
+/// Reorders (outer, inner, …) to (inner, outer, …).
 fn exchanged(values: &[f32], outer: usize, inner: usize) -> Vec<f32> {
     let block = values.len() / (outer * inner);
     let at = |i: usize, o: usize| &values[(o * inner + i) * block..][..block];
@@ -259,7 +260,7 @@ impl Architecture {
         }
     }
 
-    /// Whether there are norms of queries and keys, and of which widths.
+    /// The widths of the norms of queries and keys, if there are any.
     pub(super) fn qk_norm_widths(&self) -> Option<[usize; 2]> {
         let widths = |norm| match norm {
             QkNorm::EachHead => [self.head_dim; 2],
@@ -268,7 +269,7 @@ impl Architecture {
         self.attention.qk_norm.map(widths)
     }
 
-    /// The same with another number of layers, which repeat those that are there.
+    /// Returns the same architecture with another number of layers; the settings of its layers are repeated in order.
     pub fn with_layers(&self, layers: usize) -> Architecture {
         let mut with = self.clone();
         with.layers = layers;
@@ -276,13 +277,14 @@ impl Architecture {
         with
     }
 
-    /// What the elements of a new model's vector are: a norm changes nothing.
+    /// The initial value of the elements of a vector, with which a norm only normalises.
     pub(super) fn initial(&self, vector: &WeightSpec) -> f32 {
         let stands_for_one_more = self.norm.kind == NormKind::RmsUnitOffset;
         if vector.name.ends_with(".bias") || stands_for_one_more { 0.0 } else { 1.0 }
     }
 
-    /// How many weights there are in matrices, without listing them.
+    /// The number of elements of all matrices (an upper bound, as the head counts even if it is tied), computed without
+    /// listing them.
     pub(super) fn elements(&self) -> u128 {
         let elements = |projection| {
             let (rows, cols) = self.projection_shape(projection);
@@ -292,7 +294,7 @@ impl Architecture {
         2 * self.vocab as u128 * self.hidden as u128 + self.layers as u128 * layer
     }
 
-    /// Every weight, in the order in which they are used.
+    /// Returns every weight, in order of use.
     pub fn weights(&self) -> Vec<WeightSpec> {
         let names = self.names;
         let matrix = |name: String, rows, cols| WeightSpec::new(name, vec![rows, cols]);

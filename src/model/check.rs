@@ -1,4 +1,4 @@
-//! What a model is made of, checked once: everything else may rely on it.
+//! Validation of architectures, LoRA layouts and weights. Other code relies on it.
 
 use super::architecture::{Architecture, WeightSpec};
 use super::lora::{LoraLayout, MAX_RANK};
@@ -6,15 +6,15 @@ use super::weights::Weights;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 
-/// Tensors are indexed in 32 bits on the GPU.
+/// The largest dimension: the GPU indexes tensors in 32 bits.
 const LARGEST: usize = i32::MAX as usize;
-/// Of one weight.
+/// The largest number of elements of one weight.
 const MOST_ELEMENTS: usize = if usize::BITS > 40 { 1 << 40 } else { usize::MAX };
-/// Weights by name take memory on the host, too.
+/// The largest number of layers: the list of weights takes host memory, too.
 const MOST_LAYERS: usize = 1 << 16;
 
 impl Architecture {
-    /// Refuses sizes that no decoder has.
+    /// Returns an error for impossible sizes.
     pub(crate) fn check(&self) -> Result<()> {
         let sizes = [
             ("hidden_size", self.hidden, LARGEST),
@@ -37,19 +37,25 @@ impl Architecture {
             let why = format!("is {}, expected a divisor of the {} heads", self.kv_heads, self.heads);
             return Err(Error::config("num_key_value_heads", why));
         }
-        // The two widest: a matrix of them fits a buffer, whose size is a number of 64 bits.
+        // The hidden size and the total width of the heads.
         let widths = [self.hidden, self.heads * self.head_dim];
         if widths[1] > LARGEST {
-            return Err(Error::config("head_dim", format!("makes heads of {} in all", widths[1])));
+            return Err(Error::config(
+                "head_dim",
+                format!("results in heads of {} elements in total", widths[1]),
+            ));
         }
         let largest = [self.vocab, self.feed_forward_size, widths[1]].into_iter().max().unwrap_or(0);
         if largest.checked_mul(self.hidden).is_none_or(|elements| elements > MOST_ELEMENTS) {
-            let why = format!("makes a matrix of {largest} by {}, which no GPU holds", self.hidden);
+            let why = format!(
+                "results in a matrix of {largest} by {}, which is too large for any GPU",
+                self.hidden
+            );
             return Err(Error::config("hidden_size", why));
         }
         if self.attention.layers.len() != self.layers {
             let why = format!(
-                "is {}, attention is described for {} layers",
+                "is {}, but attention is described for {} layers",
                 self.layers,
                 self.attention.layers.len()
             );
@@ -57,7 +63,7 @@ impl Architecture {
         }
         let ropes = self.attention.ropes.len();
         if self.attention.layers.iter().any(|layer| layer.rope.is_some_and(|rope| rope >= ropes)) {
-            return Err(Error::config("rope_parameters", "describe fewer rotary positions than layers have"));
+            return Err(Error::config("rope_parameters", "have fewer entries than layers refer to"));
         }
         if self.attention.layers.iter().any(|layer| layer.window == Some(0)) {
             return Err(Error::config("sliding_window", "is 0, expected at least 1"));
@@ -74,21 +80,21 @@ impl Architecture {
             ("soft cap", caps.into_iter().flatten().all(good)),
         ];
         match numbers.into_iter().find(|(_, good)| !good) {
-            Some((what, _)) => Err(Error::config(what, "is out of its range")),
+            Some((what, _)) => Err(Error::config(what, "is out of range")),
             None => Ok(()),
         }
     }
 }
 
 impl LoraLayout {
-    /// Refuses what no LoRA adapter of this model is.
+    /// Returns an error if this is not a valid LoRA layout for the model.
     pub(crate) fn check(&self, model: &Architecture) -> Result<()> {
         let layers = model.layers;
         if !self.is_of(model) {
-            return Err(Error::config("LoRA layout", "is of a model of another family"));
+            return Err(Error::config("LoRA layout", "is for a model of another family"));
         }
         if self.terms().is_empty() {
-            return Err(Error::config("targets", "name no projection: name at least one"));
+            return Err(Error::config("targets", "select no projection: select at least one"));
         }
         for term in self.terms() {
             if term.rank == 0 || term.rank > MAX_RANK {
@@ -98,7 +104,7 @@ impl LoraLayout {
                 ));
             }
             if !term.alpha.is_finite() {
-                let why = format!("is {}, expected a number of 32 bits", term.alpha);
+                let why = format!("is {}, expected a number in the range of f32", term.alpha);
                 return Err(Error::config("LoRA alpha", why));
             }
             if !model.projections().any(|projection| projection == term.projection) {
@@ -106,7 +112,7 @@ impl LoraLayout {
                 return Err(Error::config("LoRA layout", why));
             }
             if term.layer >= layers {
-                let why = format!("has a term in layer {}, the model has {layers}", term.layer);
+                let why = format!("has a term in layer {}, but the model has {layers} layers", term.layer);
                 return Err(Error::config("LoRA layout", why));
             }
         }
@@ -115,31 +121,31 @@ impl LoraLayout {
 }
 
 impl WeightSpec {
-    /// Refuses what is neither a matrix nor a vector of a size that a GPU holds.
+    /// Returns an error unless this is a matrix or a vector of a size that a GPU can hold.
     pub(super) fn check(&self) -> Result<()> {
         let elements = self.shape.iter().try_fold(1, |all: usize, n| all.checked_mul(*n));
         let good =
             matches!(self.shape.len(), 1 | 2) && elements.is_some_and(|n| (1..=MOST_ELEMENTS).contains(&n));
         match good {
             true => Ok(()),
-            false => Err(Error::config(&self.name, format!("has the shape {:?}, of no weight", self.shape))),
+            false => Err(Error::config(&self.name, format!("has the invalid shape {:?}", self.shape))),
         }
     }
 }
 
 impl Weights {
-    /// Refuses weights that are frozen, or on another device.
+    /// Returns an error for weights that are frozen or on another device.
     pub(crate) fn check_trained(&self, gpu: &Gpu) -> Result<()> {
         if !self.gpu().is(gpu) {
             return Err(Error::config("weights", "are on another device"));
         }
         match self.segments.is_empty() {
-            true => Err(Error::config("weights", "are frozen: load the model to be trained")),
+            true => Err(Error::config("weights", "are frozen: load the model for training")),
             false => Ok(()),
         }
     }
 
-    /// Refuses weights that are not those of `specs`, on this device: kernels rely on their shapes.
+    /// Returns an error unless these are the weights of `specs` and on this device. Kernels rely on their shapes.
     pub(super) fn check(&self, gpu: &Gpu, specs: &[WeightSpec], of: &str) -> Result<()> {
         if !self.gpu().is(gpu) {
             return Err(Error::config("weights", format!("of the {of} are on another device")));
@@ -155,7 +161,7 @@ impl Weights {
                 );
                 return Err(Error::config("weights", why));
             }
-            // Vectors of a layer's projections are bound as one, and files are written as `stored` says.
+            // Vectors of a layer's projections are bound as one, and `stored` determines the layout of saved files.
             let vectors = spec.shape.len() == 1 && weight.spec().stacked != spec.stacked;
             let follows =
                 || self.before(&spec.name) == i.checked_sub(1).map(|before| specs[before].name.as_str());
@@ -164,7 +170,7 @@ impl Weights {
                 || weight.spec().stored != spec.stored
             {
                 let why =
-                    format!("of the {of} have {} laid out otherwise: allocate what its specs say", spec.name);
+                    format!("of the {of} have {} in another layout: allocate them by its specs", spec.name);
                 return Err(Error::config("weights", why));
             }
         }

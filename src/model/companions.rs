@@ -1,4 +1,5 @@
-//! What lies in a model's folder beside its weights, and travels with what is made of them.
+//! The other files of a model's folder, such as the tokenizer's, which are copied to models and adapters derived from
+//! it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::{files, gguf};
 
-/// Ends of the names of weights, their indexes, and a training's state, in any library's format.
+/// Suffixes of the file names of weights, their indexes and training states, in the formats of all common libraries.
 const WEIGHTS: [&str; 17] = [
     ".safetensors",
     ".bin",
@@ -27,7 +28,7 @@ const WEIGHTS: [&str; 17] = [
     ".lock",
 ];
 
-/// What is written anew, or tells of a run.
+/// Files that are written anew, or that describe a run.
 const NOT_COPIED: [&str; 10] = [
     "config.json",
     "adapter_config.json",
@@ -41,10 +42,10 @@ const NOT_COPIED: [&str; 10] = [
     "trainer_state.json",
 ];
 
-/// The folder of a tokenizer's further chat templates, as transformers saves them.
+/// The folder of a tokenizer's additional chat templates, as transformers saves them.
 const TEMPLATES: &str = "additional_chat_templates";
 
-/// Files that loading a model reads: they travel even where a link leads out of the folder to them.
+/// Files that loading a model reads. They are copied even if they are links that lead out of the folder.
 const READ: [&str; 8] = [
     "tokenizer.json",
     "tokenizer_config.json",
@@ -56,7 +57,7 @@ const READ: [&str; 8] = [
     "tokenizer.model",
 ];
 
-/// Files of a tokenizer, by how their names begin: what PEFT and TRL save beside an adapter.
+/// Prefixes of the file names of a tokenizer: the files that PEFT and TRL save together with an adapter.
 const TOKENIZER: [&str; 8] = [
     "tokenizer",
     "special_tokens_map",
@@ -68,20 +69,20 @@ const TOKENIZER: [&str; 8] = [
     "sentencepiece",
 ];
 
-/// The largest file that is taken for a companion.
+/// The size of the largest file that is copied.
 const MAX_BYTES: u64 = 128 << 20;
 
-/// Which of them travel.
+/// Which files are copied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Companions {
-    /// All: with a model.
+    /// All of them: for a model.
     All,
-    /// The tokenizer's: with an adapter.
+    /// The tokenizer's: for an adapter.
     Tokenizer,
 }
 
 impl Companions {
-    /// Copies them from the folder `source` to `dir`, or writes there what a GGUF file says of the same.
+    /// Copies the files from the folder `source` to `dir`, or writes the equivalent metadata of a GGUF file there.
     pub fn copy(self, source: &Path, dir: &Path) -> Result<()> {
         if let Some(file) = gguf::file_of(source)? {
             return gguf::write_companions(&file, dir, self == Companions::All);
@@ -96,7 +97,10 @@ impl Companions {
         let (templates, to) = (source.join(TEMPLATES), dir.join(TEMPLATES));
         if files::real(&templates).is_ok_and(|path| files::is_dir(&path) && belongs(&path, &home)) {
             if fs::symlink_metadata(&to).is_ok_and(|found| !found.is_dir()) {
-                return Err(Error::file(to, "is no folder: remove it, the chat templates belong there"));
+                return Err(Error::file(
+                    to,
+                    "is not a folder: remove it, since the chat templates are saved there",
+                ));
             }
             files::create_dir_all(&to)?;
             for (name, from) in Companions::All.files(&home, &templates)? {
@@ -106,7 +110,8 @@ impl Companions {
         Ok(())
     }
 
-    /// Names and paths, sorted. Hidden files stay, and links that lead out of the model's folder.
+    /// The names and paths of the files, sorted. Hidden files are skipped, and so are links that lead out of the
+    /// model's folder.
     fn files(self, home: &Path, dir: &Path) -> Result<Vec<(String, PathBuf)>> {
         let mut out = Vec::new();
         for path in files::list(dir)? {
@@ -133,8 +138,8 @@ impl Companions {
     }
 }
 
-/// Whether a file is of a model's folder: in it, or where a download cache keeps its content (`blobs` beside
-/// `snapshots`, which holds the folder).
+/// Whether a file belongs to a model's folder: it is inside, or among the contents of the download cache that holds the
+/// folder (`blobs` next to `snapshots`).
 fn belongs(target: &Path, home: &Path) -> bool {
     let cache = || {
         let snapshots = home.parent()?;
@@ -160,7 +165,7 @@ mod tests {
         names
     }
 
-    /// A model's folder with all kinds of files, and an empty one.
+    /// A model's folder with all kinds of files, and an empty folder.
     fn folders() -> (tempfile::TempDir, PathBuf, PathBuf) {
         let root = tempfile::tempdir().unwrap();
         let (source, dir) = (root.path().join("model"), root.path().join("out"));
@@ -195,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn all_but_weights_and_run_files_travel_with_a_model() {
+    fn a_model_is_saved_with_all_files_except_weights_and_run_files() {
         let (_root, source, dir) = folders();
         Companions::All.copy(&source, &dir).unwrap();
         let expected = [
@@ -212,12 +217,12 @@ mod tests {
         assert_eq!(names(&dir), expected);
         assert_eq!(names(&dir.join(TEMPLATES)), ["tool_use.jinja"]);
         assert_eq!(files::read(&dir.join("tokenizer.model")).unwrap(), b"tokenizer.model");
-        // Into itself there is nothing to copy.
+        // Copying a folder onto itself does nothing.
         Companions::All.copy(&source, &source.join("../model")).unwrap();
     }
 
     #[test]
-    fn the_tokenizer_travels_with_an_adapter() {
+    fn an_adapter_is_saved_with_the_tokenizer() {
         let (_root, source, dir) = folders();
         Companions::Tokenizer.copy(&source, &dir).unwrap();
         let expected = [
@@ -233,7 +238,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn links_are_followed_where_they_stay_with_the_model() {
+    fn links_are_followed_only_within_the_model() {
         use std::os::unix::fs::symlink;
         let root = tempfile::tempdir().unwrap();
         let (source, dir) = (root.path().join("snapshots/1a2b"), root.path().join("out"));
@@ -246,18 +251,18 @@ mod tests {
         symlink(root.path().join("secret"), source.join("vocab.txt")).unwrap();
         symlink(root.path().join("secret"), source.join("tokenizer.json")).unwrap();
         symlink(root.path().join("nowhere"), source.join("c.txt")).unwrap();
-        // A link in the way is replaced, not written through.
+        // A link at the destination is replaced, not written through.
         symlink(root.path().join("secret"), dir.join("a.txt")).unwrap();
         Companions::All.copy(&source, &dir).unwrap();
         assert_eq!(names(&dir), ["a.txt", "b.txt", "merges.txt", "tokenizer.json"]);
         assert_eq!(files::read(&dir.join("merges.txt")).unwrap(), b"merges");
         assert_eq!(files::read(&root.path().join("secret")).unwrap(), b"secret");
         assert!(fs::symlink_metadata(dir.join("a.txt")).unwrap().is_file());
-        // Nor is a folder's.
+        // Nor is a linked folder at the destination written through.
         write(&source.join("additional_chat_templates/x.jinja"), "x");
         symlink(root.path(), dir.join(TEMPLATES)).unwrap();
         let why = Companions::All.copy(&source, &dir).unwrap_err().to_string();
-        assert!(why.contains("additional_chat_templates: is no folder"), "{why}");
+        assert!(why.contains("additional_chat_templates: is not a folder"), "{why}");
         assert!(!root.path().join("x.jinja").exists());
     }
 }

@@ -1,4 +1,4 @@
-//! What a model is made of: `config.json`, in both forms that Hugging Face has given it.
+//! A model's configuration: `config.json`, in both forms that Hugging Face has used.
 
 use std::path::Path;
 
@@ -13,23 +13,24 @@ use super::storage::INITIALIZER_RANGE;
 use crate::error::{Error, Result};
 use crate::{files, gguf};
 
-/// A decoder's description, checked, and the file that it is from.
+/// The checked description of a decoder, and the file that it was read from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig {
-    /// The name of the family's causal models, as in `architectures`.
+    /// The name of the family's causal language model, as in `architectures`.
     pub name: String,
-    /// What the decoder is made of.
+    /// The architecture of the decoder.
     pub architecture: Architecture,
-    /// What a user of this model should know about its file.
+    /// Warnings about the file, to be shown to the user.
     pub warnings: Vec<String>,
-    /// The file as it was read, so that a saved model keeps what this struct does not know.
+    /// The file as it was read, so that a saved model keeps keys that are unknown here.
     pub raw: Value,
 }
 
-/// The most weights of a model.
+/// The largest number of weights of a model.
 const MAX_WEIGHTS: u128 = 1 << 40;
 
-/// Keys that change what a model of some family computes, and the families that use them; 1 is as good as absent.
+/// Keys that change the computation of some families, and the families that use them. A value of 1 is treated as
+/// absent.
 const USED_BY: [(&str, &[&str]); 10] = [
     (
         "sliding_window",
@@ -54,19 +55,19 @@ const USED_BY: [(&str, &[&str]); 10] = [
     ("use_qk_norm", &[]),
 ];
 
-/// What training would leave out of activations.
+/// Keys of dropout, which training here does not apply.
 const DROPOUTS: [&str; 6] =
     ["attention_dropout", "attn_pdrop", "resid_pdrop", "embd_pdrop", "hidden_dropout", "embedding_dropout"];
 
 impl ModelConfig {
-    /// Reads and checks `config.json` in `dir`, or the metadata of a GGUF file. What it gets wrong, and what this crate
-    /// cannot run, is [`Error::File`].
+    /// Reads and checks `config.json` in `dir`, or the metadata of a GGUF file. Invalid and unsupported settings are
+    /// [`Error::File`].
     pub fn load(dir: &Path) -> Result<ModelConfig> {
         let (path, json) = gguf::json(dir, "config.json")?;
         let json = json.ok_or_else(|| {
             let why = match files::exists(&dir.join(ADAPTER_CONFIG)) {
-                true => "is a LoRA adapter's folder: give its base model's folder as the model, this one as adapter",
-                false => "has no config.json: give a model's folder as Hugging Face lays it out",
+                true => "is the folder of a LoRA adapter: give its base model's folder as the model and this one as the adapter",
+                false => "has no config.json: give a model folder in the Hugging Face layout",
             };
             Error::file(dir, why)
         })?;
@@ -74,26 +75,24 @@ impl ModelConfig {
         if dir != path && gguf::is_named_so(&path) {
             config
                 .warnings
-                .push(format!("the weights are those of {}, the only ones in its folder", path.display()));
+                .push(format!("the weights are read from {}, the only ones in its folder", path.display()));
         }
         Ok(config)
     }
 
-    /// Checks the content of a `config.json`. The error says what is wrong with it, without the path.
+    /// Checks the content of a `config.json`. The error describes the fault, without the path.
     pub fn from_json(json: Value) -> Result<ModelConfig, String> {
         if !json.is_object() {
-            return Err("is not a model's configuration (it is no object)".into());
+            return Err("is not a model configuration (it is not an object)".into());
         }
         let settings = Settings::new(&json);
         let (family, rates) = family(&json)?;
         if settings.get("is_causal") == Some(&Value::Bool(false)) {
-            return Err(
-                "is_causal is false: only models whose tokens see none after them are supported".into()
-            );
+            return Err("is_causal is false: only models with causal attention are supported".into());
         }
         if settings.get("quantization_config").is_some() {
             return Err(
-                "quantization_config is set: quantised weights are not read, take the model's own in \
+                "quantization_config is set: quantised weights cannot be read, use the model's original weights in \
                         float32, float16 or bfloat16"
                     .into(),
             );
@@ -107,15 +106,15 @@ impl ModelConfig {
         let weights = architecture.elements();
         if weights > MAX_WEIGHTS {
             return Err(format!(
-                "vocab_size, hidden_size, intermediate_size and num_hidden_layers describe {weights} weights, more \
-                 than {MAX_WEIGHTS}: are they right?"
+                "vocab_size, hidden_size, intermediate_size and num_hidden_layers result in {weights} weights, more \
+                 than {MAX_WEIGHTS}: check these values"
             ));
         }
         let name = family.architecture;
         let set = |key: &str| {
             json.get(key).is_some_and(|v| !v.is_null() && *v != Value::Bool(false) && v.as_f64() != Some(1.0))
         };
-        // Where it is said not to be used, its size is no surprise.
+        // The size of a window that is switched off needs no warning.
         let in_use = |key: &str| key != "sliding_window" || json["use_sliding_window"] != Value::Bool(false);
         for (key, families) in USED_BY {
             if set(key) && in_use(key) && !families.contains(&name) {
@@ -124,25 +123,25 @@ impl ModelConfig {
         }
         for key in DROPOUTS {
             if settings.number(key)?.is_some_and(|p| p > 0.0) {
-                warnings.push(format!("config.json has {key}, which training here does not do"));
+                warnings.push(format!("config.json has {key}, but training here has no dropout"));
             }
         }
         let name = if rates { family.reward_architecture() } else { name.to_owned() };
         Ok(ModelConfig { name, architecture, warnings, raw: json })
     }
 
-    /// The reward model of this decoder, as `AutoModelForSequenceClassification` reads it; `padding` is the token that is
-    /// not part of a text, where the file names none.
+    /// Converts this to the configuration of a reward model, as `AutoModelForSequenceClassification` reads it.
+    /// `padding` is the padding token if the file has none.
     ///
     /// # Errors
-    /// [`Error::Config`] for a decoder that `transformers` has no such class of.
+    /// [`Error::Config`] for a decoder without such a class in `transformers`.
     pub(crate) fn into_reward(mut self, padding: Option<u32>) -> Result<ModelConfig> {
         if self.architecture.rates {
             return Ok(self);
         }
         let (family, _) = family(&self.raw).expect("read before");
         if family.model_type == "granite" {
-            let why = "is a Granite, of which transformers has no AutoModelForSequenceClassification: take another family";
+            let why = "is a Granite, for which transformers has no AutoModelForSequenceClassification: use another family";
             return Err(Error::config("model", why));
         }
         self.name = family.reward_architecture();
@@ -162,19 +161,20 @@ impl ModelConfig {
         self.raw.get("initializer_range").and_then(Value::as_f64).unwrap_or(INITIALIZER_RANGE)
     }
 
-    /// The token that pads a text and is not part of it, as `config.json` says.
+    /// The id of the padding token in `config.json`.
     pub fn padding(&self) -> Option<u32> {
         self.raw["pad_token_id"].as_u64().and_then(|id| id.try_into().ok())
     }
 
-    /// Gives the head a matrix of its own, for the reason `why`, and says so in what is saved.
+    /// Gives the head its own matrix, also in the saved configuration; `why` becomes a warning.
     pub(super) fn untie(&mut self, why: String) {
         self.architecture.tied = false;
         self.raw["tie_word_embeddings"] = false.into();
         self.warnings.push(why);
     }
 
-    /// Says in what is saved how the weights are stored, by the keys that are there, or else the newer one.
+    /// Records the format of the weights in the saved configuration: under the keys that it has, or under `dtype`, the
+    /// newer one.
     pub(super) fn set_dtype(&mut self, format: FloatFormat) {
         let keys: Vec<&str> =
             ["dtype", "torch_dtype"].into_iter().filter(|key| self.raw.get(key).is_some()).collect();
@@ -183,7 +183,7 @@ impl ModelConfig {
         }
     }
 
-    /// Writes `config.json` into `dir` as it was read.
+    /// Writes `config.json` to `dir`, with the keys that were read.
     pub fn save(&self, dir: &Path) -> Result<()> {
         let mut text = serde_json::to_string_pretty(&self.raw).expect("a JSON value");
         text.push('\n');
@@ -191,23 +191,23 @@ impl ModelConfig {
     }
 }
 
-/// Refuses a classifier of more than one class.
+/// Returns an error for a classifier with more than one label.
 fn check_one_label(json: &Value) -> Result<(), String> {
     let named = json["id2label"].as_object().map(|labels| labels.len() as u64);
-    // transformers' own default is two.
+    // The default of transformers is two.
     match named.or(json["num_labels"].as_u64()).unwrap_or(2) {
         1 => Ok(()),
         labels => Err(format!("num_labels is {labels}: only classifiers of one label are reward models")),
     }
 }
 
-/// The family of a model by `architectures` or else `model_type`, and whether it is a reward model.
+/// Returns the family of a model by `architectures`, or else by `model_type`, and whether it is a reward model.
 fn family(json: &Value) -> Result<(&'static Family, bool), String> {
     let model_type = json["model_type"].as_str();
     let stated = match &json["architectures"] {
         Value::Null => None,
         Value::Array(names) => names.first().and_then(Value::as_str),
-        _ => return Err("is not a model's configuration (architectures is no list)".into()),
+        _ => return Err("is not a model configuration (architectures is not a list)".into()),
     };
     let of_name = |stated: &str| {
         let families = FAMILIES.iter().flat_map(|family| [(family, false), (family, true)]);
@@ -219,11 +219,11 @@ fn family(json: &Value) -> Result<(&'static Family, bool), String> {
     };
     let named = stated.map(of_name);
     match (named, model_type) {
-        // transformers goes by model_type, which may change the maths under the same tensor names.
+        // transformers uses model_type, which can mean another computation with the same tensor names.
         (Some(Some((family, _))), Some(model_type)) if family.model_type != model_type => {
             let stated = stated.unwrap_or_default();
             return Err(format!(
-                "architectures says {stated}, model_type says \"{model_type}\": which is it?"
+                "architectures says {stated}, but model_type says \"{model_type}\": correct the wrong one"
             ));
         }
         (Some(Some(found)), _) => return Ok(found),
@@ -241,7 +241,10 @@ fn family(json: &Value) -> Result<(&'static Family, bool), String> {
         return Err(format!("the architecture {found} is not supported: it {why}"));
     }
     let supported: Vec<&str> = FAMILIES.iter().map(|family| family.architecture).collect();
-    Err(format!("the architecture is {found}, supported are {}: use such a model", supported.join(", ")))
+    Err(format!(
+        "the architecture is {found}, supported are {}: use a model of one of these",
+        supported.join(", ")
+    ))
 }
 
 #[cfg(test)]
@@ -250,7 +253,7 @@ mod tests {
     use crate::files::shared;
     use crate::model::rope::{Rope, RopeScaling};
 
-    /// A small configuration, with `changes` applied (null removes).
+    /// A small configuration with `changes` applied; null removes a key.
     fn config(changes: Value) -> Result<ModelConfig, String> {
         let mut json = json!({
             "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64, "intermediate_size": 172,
@@ -283,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_gets_the_defaults_of_transformers() {
+    fn missing_settings_have_the_defaults_of_transformers() {
         let c = config(json!({"rms_norm_eps": null, "num_key_value_heads": null, "rope_theta": null,
             "architectures": null}))
         .unwrap();
@@ -294,13 +297,13 @@ mod tests {
     }
 
     #[test]
-    fn the_head_size_may_be_apart_from_the_width() {
+    fn the_head_size_is_independent_of_the_width() {
         assert_eq!(config(json!({"head_dim": 32})).unwrap().architecture.head_dim, 32);
         assert_eq!(config(json!({"head_dim": 32, "hidden_size": 60})).unwrap().architecture.hidden, 60);
     }
 
     #[test]
-    fn both_forms_of_the_rotary_settings_mean_the_same() {
+    fn both_forms_of_the_rope_settings_are_equivalent() {
         let llama3 = json!({"rope_type": "llama3", "type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
             "high_freq_factor": 4.0, "original_max_position_embeddings": 8192});
         let mut newer = llama3.clone();
@@ -323,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_architecture_lists_the_known() {
+    fn the_error_for_an_unknown_architecture_lists_the_supported_ones() {
         assert_refused(
             json!({"architectures": ["MambaForCausalLM"]}),
             "is MambaForCausalLM, supported are LlamaForCausalLM, MistralForCausalLM",
@@ -393,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn a_saved_configuration_says_how_its_weights_are_stored() {
+    fn a_saved_configuration_has_the_format_of_its_weights() {
         let saved = |changes: Value| {
             let mut c = config(changes).unwrap();
             c.set_dtype(FloatFormat::F16);
@@ -421,7 +424,7 @@ mod tests {
         );
         assert_refused(json!({"num_hidden_layers": 2_000_000_000u32}), "num_hidden_layers is 2000000000");
         assert_refused(json!({"vocab_size": 2_000_000_000u32}), "vocab_size is 2000000000");
-        assert_refused(json!({"vocab_size": 1 << 24, "hidden_size": 1 << 24}), "describe");
+        assert_refused(json!({"vocab_size": 1 << 24, "hidden_size": 1 << 24}), "result in");
         assert_refused(json!({"head_dim": 1u64 << 62}), "wider than 16777216");
         assert_refused(json!({"head_dim": u64::MAX - 7}), "wider than 16777216");
         assert_refused(
@@ -447,6 +450,6 @@ mod tests {
         assert!(error.contains("has no config.json"), "{error}");
         files::write_atomic(&dir.path().join("config.json"), b"[]").unwrap();
         let error = ModelConfig::load(dir.path()).unwrap_err().to_string();
-        assert!(error.contains("config.json: is not a model's configuration"), "{error}");
+        assert!(error.contains("config.json: is not a model configuration"), "{error}");
     }
 }

@@ -1,5 +1,5 @@
-//! The forward pass of any [`Architecture`], recorded over a stream of token rows. Its backward pass follows from
-//! the ops' rules.
+//! The forward pass of any [`Architecture`], recorded over a stream of token rows. The backward pass follows from the
+//! gradient rules of the ops.
 
 use std::sync::Arc;
 
@@ -21,40 +21,40 @@ use crate::ops::{
 pub(crate) struct StreamTensors {
     /// Token ids, (N, 1).
     pub ids: Tensor,
-    /// Key ranges, (N, 4); their sizes are the positions.
+    /// Key ranges, (N, 4); the sizes of the ranges give the positions.
     pub spans: Tensor,
-    /// Where keys end being seen, (N, 1); needed for gradients.
+    /// The row at which each key stops being visible, (N, 1); needed for gradients.
     pub ends: Option<Tensor>,
-    /// The tokens' inverse; needed for the embedding's gradient.
+    /// The inverse index of the token ids; needed for the gradient of the embedding.
     pub inverse: Option<Inverse>,
-    /// The positions' inverse; needed for the gradient of learned ones.
+    /// The inverse index of the positions; needed for the gradient of learned position embeddings.
     pub positions: Option<Inverse>,
 }
 
-/// Where attention finds keys and values.
+/// Where attention reads keys and values.
 #[derive(Clone)]
 pub(crate) enum Keys {
     /// In the stream itself.
     Stream,
-    /// In the stream itself, after `keys` tokens in a cache that every row sees.
+    /// In the rows of the stream, preceded by the first `keys` tokens of a cache, which every row sees.
     After {
         /// The cache.
         cache: Arc<KvCache>,
-        /// How many of its tokens count.
+        /// The number of its tokens that are read.
         keys: Dim,
     },
-    /// In a cache, to which the stream's own are written first, each at the last row that it sees.
+    /// In a cache. The stream's own keys and values are written to it first, each at the last row of its key range.
     Cache {
         /// The cache.
         cache: Arc<KvCache>,
-        /// Whether every row belongs to another sequence: decoding.
+        /// Whether every row belongs to another sequence, as in decoding.
         apart: bool,
     },
 }
 
 impl Model {
-    /// The last layer's output, (N, C), before the final norm. With `checkpointing`, a layer's activations are
-    /// computed again in the backward pass rather than kept.
+    /// The output of the last layer, (N, C), before the final norm. With `checkpointing`, the activations of each layer
+    /// are recomputed in the backward pass instead of kept.
     pub(crate) fn hidden(
         &self,
         r: &mut Recorder,
@@ -93,7 +93,7 @@ impl Model {
         Ok(x)
     }
 
-    /// log p of each target and the entropy of its distribution, and where `squares` are wanted log Σ p² of it.
+    /// log p of each target and the entropy of its distribution; with `squares` also log Σ p² over the vocabulary.
     pub(crate) fn score(
         &self,
         r: &mut Recorder,
@@ -109,7 +109,7 @@ impl Model {
         logprob(r, rows, &head, targets.ids, VOCAB_CHUNK, self.logit_transform())
     }
 
-    /// How good a reward model finds the text that ends at each target's row, (T, 1).
+    /// A reward model's score of the text that ends at each target's row, (T, 1).
     pub(crate) fn rate(
         &self,
         r: &mut Recorder,
@@ -125,7 +125,7 @@ impl Model {
         ops::linear(r, rows, &head.into(), None)
     }
 
-    /// What the head takes of each target's row, (T, C).
+    /// The input of the head for each target's row, (T, C).
     fn target_rows(
         &self,
         r: &mut Recorder,
@@ -139,18 +139,18 @@ impl Model {
         self.final_norm(r, picked)
     }
 
-    /// The final norm of rows of [`Model::hidden`]: (T, C), what the head takes.
+    /// Applies the final norm to rows of [`Model::hidden`]: (T, C), the input of the head.
     pub(crate) fn final_norm(&self, r: &mut Recorder, hidden: Tensor) -> Result<Tensor> {
         let norm = self.state.norm(r, &self.state.architecture.names.final_norm());
         ops::norm(r, hidden, &norm)
     }
 
-    /// What becomes of the head's products.
+    /// The transform from the head's output to logits.
     pub(crate) fn logit_transform(&self) -> LogitTransform {
         self.state.architecture.logits
     }
 
-    /// The output head, (V, C), or of a reward model (1, C).
+    /// The output head, (V, C); (1, C) for a reward model.
     pub(crate) fn head(&self, r: &mut Recorder) -> Matrix {
         let a = &self.state.architecture;
         let name = match (a.rates, a.tied) {
@@ -215,7 +215,7 @@ impl ModelState {
         self.add(r, y, after, |r, residual| ops::feed_forward(r, input, &feed_forward, residual))
     }
 
-    /// A block's result, normalised by `after` where there is one, scaled, added to the residual stream.
+    /// Normalises a block's output by `after` if it is given, scales it and adds it to the residual stream.
     fn add(
         &self,
         r: &mut Recorder,
@@ -234,7 +234,7 @@ impl ModelState {
         ops::scaled_residual_add(r, residual, y, scale)
     }
 
-    /// A layer's norm, where the family has it.
+    /// The norm of a layer, if the family has it.
     fn layer_norm(&self, r: &mut Recorder, norm: LayerNorm, layer: usize) -> Option<Norm> {
         let a = &self.architecture;
         a.block.norms().contains(&norm).then(|| self.norm(r, &a.names.norm(norm, layer)))
@@ -246,7 +246,7 @@ impl ModelState {
         Norm { weight: vector("weight"), bias: bias.then(|| vector("bias")), eps: epsilon, kind }
     }
 
-    /// Those of the projections that the family has, which read the same rows, with their LoRA terms.
+    /// The projections of the list that the family has, stacked, with their LoRA terms. All of them read the same rows.
     fn linear(&self, r: &mut Recorder, projections: &[Projection], layer: usize) -> Linear {
         let a = &self.architecture;
         let has = |projection: &Projection| a.projections().any(|known| known == *projection);
@@ -265,7 +265,7 @@ impl ModelState {
         Linear { weights, bias, lora }
     }
 
-    /// The LoRA adapter's term of a projection, where it has one.
+    /// The LoRA term of a projection, if it has one.
     fn lora(&self, r: &mut Recorder, projection: Projection, layer: usize) -> Option<Lora> {
         let adapter = self.adapter.as_ref()?;
         let term = adapter.layout.term(layer, projection)?;

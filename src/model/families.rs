@@ -1,4 +1,4 @@
-//! The families of decoders that run here, and what each makes of its `config.json`. What is missing gets the defaults of
+//! The supported families of decoders, and how each interprets its `config.json`. Missing settings have the defaults of
 //! `transformers` 5.24.
 
 use super::architecture::{Architecture, Attention, Block, FeedForward, LayerAttention, Norm, QkNorm};
@@ -7,35 +7,35 @@ use super::rope::{Rope, RopeDefaults};
 use super::settings::{MAX_LAYERS, MAX_POSITIONS, MAX_SIZE, Settings};
 use crate::ops::{Activation, LogitTransform, NormKind};
 
-/// A family.
+/// A family of models.
 pub struct Family {
-    /// The name that `architectures` gives its causal models.
+    /// The name of its causal language models in `architectures`.
     pub architecture: &'static str,
     /// Its `model_type`.
     pub model_type: &'static str,
-    /// Models of it that people use, for messages and documentation.
+    /// Its common models, for messages and documentation.
     pub models: &'static str,
-    /// What it calls its tensors.
+    /// Its tensor names.
     pub names: &'static Names,
     describe: fn(&Settings, &mut Vec<String>) -> Result<Architecture, String>,
 }
 
 impl Family {
-    /// The name that `architectures` gives its reward models.
+    /// The name of its reward models in `architectures`.
     pub(super) fn reward_architecture(&self) -> String {
         let stem = self.architecture.trim_end_matches("ForCausalLM").trim_end_matches("LMHeadModel");
-        // Its other models see images.
+        // Gemma 3 has other models, for images.
         let text = if stem == "Gemma3" { "Text" } else { "" };
         format!("{stem}{text}ForSequenceClassification")
     }
 
-    /// The decoder that these settings describe. What a user should know about them is added to `warnings`.
+    /// Returns the decoder that these settings describe. Warnings for the user are added to `warnings`.
     pub(super) fn describe(&self, s: &Settings, warnings: &mut Vec<String>) -> Result<Architecture, String> {
         (self.describe)(s, warnings)
     }
 }
 
-/// All of them.
+/// All supported families.
 pub const FAMILIES: [Family; 12] = [
     family("LlamaForCausalLM", "llama", "Llama 1 to 3.2, SmolLM, SmolLM2, TinyLlama", &LLAMA, llama),
     family("MistralForCausalLM", "mistral", "Mistral 7B, Ministral 8B", &LLAMA, mistral),
@@ -51,50 +51,50 @@ pub const FAMILIES: [Family; 12] = [
     family("GPTNeoXForCausalLM", "gpt_neox", "Pythia, GPT-NeoX", &GPT_NEOX, gpt_neox),
 ];
 
-/// Architectures that are asked for and not supported, with their `model_type`: what they have that is not, and what is close.
+/// Known architectures that are not supported, with their `model_type`, the unsupported feature, and a similar model.
 pub const UNSUPPORTED: [(&str, &str, &str); 22] = [
-    ("MixtralForCausalLM", "mixtral", "has experts: a Mistral is close to it"),
-    ("Qwen2MoeForCausalLM", "qwen2_moe", "has experts: a Qwen 2.5 is close to it"),
-    ("Qwen3MoeForCausalLM", "qwen3_moe", "has experts: a Qwen 3 of its dense sizes is close to it"),
-    ("OlmoeForCausalLM", "olmoe", "has experts: an OLMo 2 is close to it"),
-    ("GptOssForCausalLM", "gpt_oss", "has experts: a Qwen 3 of its dense sizes is close to it"),
-    ("GraniteMoeForCausalLM", "granitemoe", "has experts: a Granite 3 of its dense sizes is close to it"),
+    ("MixtralForCausalLM", "mixtral", "has experts: a similar model is a Mistral"),
+    ("Qwen2MoeForCausalLM", "qwen2_moe", "has experts: a similar model is a Qwen 2.5"),
+    ("Qwen3MoeForCausalLM", "qwen3_moe", "has experts: a similar model is a dense Qwen 3"),
+    ("OlmoeForCausalLM", "olmoe", "has experts: a similar model is an OLMo 2"),
+    ("GptOssForCausalLM", "gpt_oss", "has experts: a similar model is a dense Qwen 3"),
+    ("GraniteMoeForCausalLM", "granitemoe", "has experts: a similar model is a dense Granite 3"),
     (
         "GraniteMoeHybridForCausalLM",
         "granitemoehybrid",
-        "has state-space layers: a Granite 3 of its dense sizes is close to it",
+        "has state-space layers: a similar model is a dense Granite 3",
     ),
-    ("Qwen3NextForCausalLM", "qwen3_next", "has Gated DeltaNet layers: a Qwen 3 is close to it"),
-    ("Qwen3_5ForCausalLM", "qwen3_5_text", "has Gated DeltaNet layers: a Qwen 3 is close to it"),
-    ("Qwen3_5ForConditionalGeneration", "qwen3_5", "has Gated DeltaNet layers: a Qwen 3 is close to it"),
+    ("Qwen3NextForCausalLM", "qwen3_next", "has Gated DeltaNet layers: a similar model is a Qwen 3"),
+    ("Qwen3_5ForCausalLM", "qwen3_5_text", "has Gated DeltaNet layers: a similar model is a Qwen 3"),
+    ("Qwen3_5ForConditionalGeneration", "qwen3_5", "has Gated DeltaNet layers: a similar model is a Qwen 3"),
     (
         "Qwen3_5MoeForConditionalGeneration",
         "qwen3_5_moe",
-        "has Gated DeltaNet layers: a Qwen 3 is close to it",
+        "has Gated DeltaNet layers: a similar model is a Qwen 3",
     ),
-    ("Lfm2ForCausalLM", "lfm2", "has short convolutions: a SmolLM2 or Qwen 3 is close to it"),
-    ("Lfm2MoeForCausalLM", "lfm2_moe", "has short convolutions: a SmolLM2 or Qwen 3 is close to it"),
-    ("Gemma3nForCausalLM", "gemma3n_text", "has inputs for each layer: a Gemma 3 270M or 1B is close to it"),
+    ("Lfm2ForCausalLM", "lfm2", "has short convolutions: similar models are SmolLM2 and Qwen 3"),
+    ("Lfm2MoeForCausalLM", "lfm2_moe", "has short convolutions: similar models are SmolLM2 and Qwen 3"),
+    ("Gemma3nForCausalLM", "gemma3n_text", "has per-layer inputs: similar models are Gemma 3 270M and 1B"),
     (
         "Gemma3nForConditionalGeneration",
         "gemma3n",
-        "has inputs for each layer: a Gemma 3 270M or 1B is close to it",
+        "has per-layer inputs: similar models are Gemma 3 270M and 1B",
     ),
     (
         "Gemma3ForConditionalGeneration",
         "gemma3",
-        "sees images: take a Gemma 3 270M or 1B, which are text alone",
+        "reads images: use a Gemma 3 270M or 1B, which are text-only",
     ),
     (
         "Gemma4ForConditionalGeneration",
         "gemma4",
-        "sees images: take a Gemma 3 270M or 1B, which are text alone",
+        "reads images: use a Gemma 3 270M or 1B, which are text-only",
     ),
-    ("GemmaForCausalLM", "gemma", "is Gemma 1: take a Gemma 2 or 3"),
-    ("Mistral3ForConditionalGeneration", "mistral3", "sees images: take a Mistral 7B"),
-    ("MinistralForCausalLM", "ministral", "has windows in some layers alone: take a Mistral 7B"),
-    ("Olmo3ForCausalLM", "olmo3", "has windows in some layers: take an OLMo 2"),
-    ("PhiForCausalLM", "phi", "is Phi 1 or 2: take a Phi-3 or Phi-4-mini"),
+    ("GemmaForCausalLM", "gemma", "is Gemma 1: use a Gemma 2 or 3"),
+    ("Mistral3ForConditionalGeneration", "mistral3", "reads images: use a Mistral 7B"),
+    ("MinistralForCausalLM", "ministral", "has windows only in some layers: use a Mistral 7B"),
+    ("Olmo3ForCausalLM", "olmo3", "has windows in some layers: use an OLMo 2"),
+    ("PhiForCausalLM", "phi", "is Phi 1 or 2: use a Phi-3 or Phi-4-mini"),
 ];
 
 const fn family(
@@ -107,7 +107,7 @@ const fn family(
     Family { architecture, model_type, models, names, describe }
 }
 
-/// A setting's value where it is absent.
+/// The values of settings that are absent.
 struct Defaults {
     kv_heads: Option<usize>,
     head_dim: Option<usize>,
@@ -116,7 +116,7 @@ struct Defaults {
     tied: bool,
 }
 
-/// Llama's.
+/// The defaults of Llama.
 const DEFAULTS: Defaults =
     Defaults { kv_heads: None, head_dim: None, context: 2048, epsilon: 1e-6, tied: false };
 
@@ -132,26 +132,26 @@ fn head_dim(s: &Settings, hidden: usize, heads: usize, default: Option<usize>) -
         None if hidden.is_multiple_of(heads) => hidden / heads,
         None => {
             return Err(format!(
-                "hidden_size {hidden} is not a multiple of num_attention_heads {heads}, and there is no head_dim"
+                "hidden_size {hidden} is not a multiple of num_attention_heads {heads}, and head_dim is missing"
             ));
         }
     };
     check_head_dim(head_dim, heads)
 }
 
-/// Refuses what no kernel computes, and what overflows a size.
+/// Returns an error for a head size that the kernels do not support, or that overflows a size.
 fn check_head_dim(head_dim: usize, heads: usize) -> Result<usize, String> {
     if head_dim == 0 || !head_dim.is_multiple_of(8) {
         return Err(format!("the head size is {head_dim}, only multiples of 8 are supported"));
     }
     if head_dim > MAX_SIZE / heads {
         let why = format!("{heads} heads of size {head_dim} are wider than {MAX_SIZE}");
-        return Err(format!("{why}: are num_attention_heads and head_dim right?"));
+        return Err(format!("{why}: check num_attention_heads and head_dim"));
     }
     Ok(head_dim)
 }
 
-/// One kind of rotary positions for all layers that have any.
+/// Reads the settings of RoPE, which are the same for all layers that use it.
 fn with_rope(
     mut a: Architecture,
     s: &Settings,
@@ -164,13 +164,13 @@ fn with_rope(
     Ok(a)
 }
 
-/// What Llama and its relatives share, with full attention in every layer; without rotary positions.
+/// The settings that Llama and related families share, with full attention in every layer and without RoPE.
 fn like_llama(s: &Settings, names: &'static Names, defaults: Defaults) -> Result<Architecture, String> {
     let hidden = s.needed_size("hidden_size", MAX_SIZE)?;
     let heads = s.needed_size("num_attention_heads", MAX_SIZE)?;
     let layers = s.needed_size("num_hidden_layers", MAX_LAYERS)?;
     let kv_heads = s.size("num_key_value_heads", MAX_SIZE)?;
-    // Null says that each query head has its own.
+    // Null means that each query head has its own key head.
     let default = defaults.kv_heads.filter(|_| s.is_absent("num_key_value_heads"));
     let kv_heads = kv_heads.or(default).unwrap_or(heads);
     let head_dim = head_dim(s, hidden, heads, defaults.head_dim)?;
@@ -223,7 +223,7 @@ fn llama(s: &Settings, warnings: &mut Vec<String>) -> Result<Architecture, Strin
     with_rope(like_llama(s, &LLAMA, DEFAULTS)?, s, ROPE, warnings)
 }
 
-/// A window in every layer.
+/// Every layer has a sliding window.
 fn mistral(s: &Settings, warnings: &mut Vec<String>) -> Result<Architecture, String> {
     let defaults = Defaults { kv_heads: Some(8), context: 131_072, ..DEFAULTS };
     let mut a = with_rope(like_llama(s, &LLAMA, defaults)?, s, ROPE, warnings)?;
@@ -232,18 +232,18 @@ fn mistral(s: &Settings, warnings: &mut Vec<String>) -> Result<Architecture, Str
     Ok(a)
 }
 
-/// A window in every layer, or in none: null says that there is none, and what is absent has the default.
+/// Every layer has a sliding window, or none: null means no window, and an absent key has the default.
 fn one_window(s: &Settings, a: &mut Architecture, default: Option<usize>) -> Result<(), String> {
     let default = default.filter(|_| s.is_absent("sliding_window"));
     let window = s.size("sliding_window", MAX_POSITIONS)?.or(default);
     a.attention.layers = s.windowed_layers(a.layers, window, |_| window.is_some())?;
     match a.attention.layers.iter().all(|layer| layer.window == window) {
         true => Ok(()),
-        false => Err("layer_types differ from layer to layer, and this family has one window for all".into()),
+        false => Err("layer_types has different types, but in this family all layers are the same".into()),
     }
 }
 
-/// The window of those that have `use_sliding_window`, from layer `max_window_layers` on.
+/// Layers from `max_window_layers` on have a sliding window if `use_sliding_window` is set.
 fn switched_window(s: &Settings, a: &mut Architecture) -> Result<(), String> {
     let used = s.flag("use_sliding_window", false)?;
     let default = s.is_absent("sliding_window").then_some(4096);
@@ -268,7 +268,7 @@ fn qwen2(s: &Settings, warnings: &mut Vec<String>) -> Result<Architecture, Strin
     Ok(a)
 }
 
-/// Heads of queries and keys are normalised.
+/// The heads of queries and keys are normalised.
 fn qwen3(s: &Settings, warnings: &mut Vec<String>) -> Result<Architecture, String> {
     let defaults = Defaults { kv_heads: Some(32), head_dim: Some(128), context: 32_768, ..DEFAULTS };
     let mut a = with_rope(like_llama(s, &LLAMA, defaults)?, s, ROPE, warnings)?;
@@ -278,14 +278,13 @@ fn qwen3(s: &Settings, warnings: &mut Vec<String>) -> Result<Architecture, Strin
     Ok(a)
 }
 
-/// Norms before and after with weights that stand for 1 + w, a scaled embedding, windows in some layers.
+/// Norms before and after each block with a weight of 1 + w, a scaled embedding, and sliding windows in some layers.
 fn gemma(s: &Settings, context: usize, windows: impl Fn(usize) -> bool) -> Result<Architecture, String> {
     let defaults = Defaults { kv_heads: Some(4), head_dim: Some(256), context, tied: true, ..DEFAULTS };
     let mut a = like_llama(s, &GEMMA, defaults)?;
     if s.flag("use_bidirectional_attention", false)? {
         return Err(
-            "use_bidirectional_attention is true: only models whose tokens see none after them are supported"
-                .into(),
+            "use_bidirectional_attention is true: only models with causal attention are supported".into()
         );
     }
     a.norm.kind = NormKind::RmsUnitOffset;
@@ -299,18 +298,18 @@ fn gemma(s: &Settings, context: usize, windows: impl Fn(usize) -> bool) -> Resul
     a.attention.scale = 1.0 / s.positive("query_pre_attn_scalar")?.unwrap_or(256.0).sqrt() as f32;
     let default = s.is_absent("sliding_window").then_some(4096);
     let window = s.size("sliding_window", MAX_POSITIONS)?.or(default);
-    let window = window.ok_or("sliding_window is null, and layers have one: say how many keys they see")?;
+    let window = window.ok_or("sliding_window is null, but layers have one: set it to the number of keys")?;
     a.attention.layers = s.windowed_layers(a.layers, Some(window), windows)?;
     Ok(a)
 }
 
-/// A soft cap that is absent has the default; null says that there is none.
+/// Reads a soft cap: an absent key has the default; null means no soft cap.
 fn soft_cap(s: &Settings, key: &str, default: Option<f64>) -> Result<Option<f32>, String> {
     let default = default.filter(|_| s.json().get(key).is_none());
     Ok(s.positive(key)?.or(default).map(|cap| cap as f32))
 }
 
-/// Attention's scores and the logits have soft caps; every other layer has a window.
+/// Attention scores and logits have soft caps; every other layer has a sliding window.
 fn gemma2(s: &Settings, warnings: &mut Vec<String>) -> Result<Architecture, String> {
     let mut a = with_rope(gemma(s, 8192, |layer| layer % 2 == 0)?, s, ROPE, warnings)?;
     a.attention.soft_cap = soft_cap(s, "attn_logit_softcapping", Some(50.0))?;
@@ -318,7 +317,7 @@ fn gemma2(s: &Settings, warnings: &mut Vec<String>) -> Result<Architecture, Stri
     Ok(a)
 }
 
-/// Heads of queries and keys are normalised; layers with a window have rotary positions of their own.
+/// The heads of queries and keys are normalised; layers with a sliding window have separate RoPE settings.
 fn gemma3(s: &Settings, warnings: &mut Vec<String>) -> Result<Architecture, String> {
     let pattern = s.size("sliding_window_pattern", MAX_LAYERS)?.unwrap_or(6);
     let mut a = gemma(s, 131_072, |layer| !(layer + 1).is_multiple_of(pattern))?;
@@ -333,7 +332,7 @@ fn gemma3(s: &Settings, warnings: &mut Vec<String>) -> Result<Architecture, Stri
     Ok(a)
 }
 
-/// Every fourth layer is without rotary positions.
+/// Every fourth layer has no RoPE.
 fn smollm3(s: &Settings, warnings: &mut Vec<String>) -> Result<Architecture, String> {
     let defaults = Defaults { kv_heads: Some(4), context: 32_768, tied: true, ..DEFAULTS };
     let mut a =
@@ -341,7 +340,7 @@ fn smollm3(s: &Settings, warnings: &mut Vec<String>) -> Result<Architecture, Str
     let interval = s.size("no_rope_layer_interval", MAX_LAYERS)?.unwrap_or(4);
     let has_rope: Vec<bool> = match s.get("no_rope_layers") {
         None => (0..a.layers).map(|layer| !(layer + 1).is_multiple_of(interval)).collect(),
-        // 1 stands for a layer with them; what is beyond the last layer says nothing.
+        // 1 means a layer with RoPE; entries beyond the last layer are ignored.
         Some(serde_json::Value::Array(list)) if list.len() >= a.layers => {
             let flag = |value: &serde_json::Value| match value.as_u64() {
                 Some(flag) => Ok(flag != 0),
@@ -360,7 +359,7 @@ fn smollm3(s: &Settings, warnings: &mut Vec<String>) -> Result<Architecture, Str
     Ok(a)
 }
 
-/// Norms after attention and the feed-forward block, and of all queries and all keys.
+/// Norms after attention and after the feed-forward block; queries and keys are normalised over all heads.
 fn olmo2(s: &Settings, warnings: &mut Vec<String>) -> Result<Architecture, String> {
     let mut a = like_llama(s, &OLMO2, Defaults { epsilon: 1e-5, ..DEFAULTS })?;
     a = with_rope(a, s, ROPE, warnings)?;
@@ -370,7 +369,7 @@ fn olmo2(s: &Settings, warnings: &mut Vec<String>) -> Result<Architecture, Strin
     Ok(a)
 }
 
-/// Multipliers.
+/// Embedding, attention, residual and logits have multipliers.
 fn granite(s: &Settings, warnings: &mut Vec<String>) -> Result<Architecture, String> {
     let mut a = with_rope(like_llama(s, &LLAMA, DEFAULTS)?, s, ROPE, warnings)?;
     let multiplier = |key| Ok::<f32, String>(s.positive(key)?.unwrap_or(1.0) as f32);
@@ -381,7 +380,7 @@ fn granite(s: &Settings, warnings: &mut Vec<String>) -> Result<Architecture, Str
     Ok(a)
 }
 
-/// Projections of the same rows in one matrix.
+/// Projections of the same rows are one matrix.
 fn phi3(s: &Settings, warnings: &mut Vec<String>) -> Result<Architecture, String> {
     let mut a = like_llama(s, &PHI3, Defaults { context: 4096, epsilon: 1e-5, ..DEFAULTS })?;
     let original = s.positive("original_max_position_embeddings")?.unwrap_or(4096.0);
@@ -397,7 +396,7 @@ fn phi3(s: &Settings, warnings: &mut Vec<String>) -> Result<Architecture, String
     Ok(a)
 }
 
-/// LayerNorm with a bias, biases everywhere, learned positions.
+/// LayerNorm with a bias, biases in all projections, learned positions.
 fn gpt2(s: &Settings, _: &mut Vec<String>) -> Result<Architecture, String> {
     let hidden = s.needed_size("n_embd", MAX_SIZE)?;
     let (layers, heads) = (s.needed_size("n_layer", MAX_LAYERS)?, s.needed_size("n_head", MAX_SIZE)?);
@@ -453,12 +452,13 @@ fn gpt2(s: &Settings, _: &mut Vec<String>) -> Result<Architecture, String> {
     })
 }
 
-/// LayerNorm with a bias, biases everywhere, a part of each head rotated, attention beside the feed-forward block.
+/// LayerNorm with a bias, biases in all projections, partial rotation of each head, attention parallel to the
+/// feed-forward block.
 fn gpt_neox(s: &Settings, warnings: &mut Vec<String>) -> Result<Architecture, String> {
     let mut a = like_llama(s, &GPT_NEOX, DEFAULTS)?;
     if a.kv_heads != a.heads {
         return Err(
-            "num_key_value_heads differs from num_attention_heads, which GPT-NeoX does not have".into()
+            "num_key_value_heads differs from num_attention_heads, which GPT-NeoX does not support".into()
         );
     }
     let biased = s.flag("attention_bias", true)?;
@@ -477,7 +477,9 @@ fn gpt_neox(s: &Settings, warnings: &mut Vec<String>) -> Result<Architecture, St
         [("rope_theta", theta, "rotary_emb_base"), ("partial_rotary_factor", share, "rotary_pct")]
     {
         if s.number(key)?.is_some_and(|beside| beside != value) {
-            return Err(format!("{key} is not what GPT-NeoX reads: it has {other}, which is {value}"));
+            return Err(format!(
+                "{key} contradicts {other} ({value}), the key that GPT-NeoX reads: remove the wrong one"
+            ));
         }
     }
     let defaults = RopeDefaults { theta, share: Some(share), ..ROPE };
@@ -491,7 +493,7 @@ mod tests {
     use crate::model::ModelConfig;
     use crate::model::rope::RopeScaling;
 
-    /// A small configuration of this type, with `changes`.
+    /// A small configuration of this type with `changes` applied.
     fn config(model_type: &str, changes: Value) -> Result<ModelConfig, String> {
         let mut json = json!({"model_type": model_type, "vocab_size": 96, "hidden_size": 64, "intermediate_size": 96,
             "num_hidden_layers": 4, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 16,
@@ -518,9 +520,9 @@ mod tests {
         assert!(why.contains(part), "{part:?} is not in {why:?}");
     }
 
-    /// Expected: what transformers 5.24 makes of these files.
+    /// Expected: the result of transformers 5.24 for these files.
     #[test]
-    fn windows_are_those_that_the_file_says_or_the_family_has() {
+    fn sliding_windows_come_from_the_file_or_the_familys_defaults() {
         let (full, some) = (None, Some(9));
         assert_eq!(windows("mistral", json!({})), [Some(4096); 4]);
         assert_eq!(windows("mistral", json!({"sliding_window": null})), [full; 4]);
@@ -537,15 +539,15 @@ mod tests {
         let types = json!({"sliding_window": 9, "layer_types":
             ["full_attention", "sliding_attention", "sliding_attention", "full_attention"]});
         assert_eq!(windows("gemma3_text", types.clone()), [full, some, some, full]);
-        assert_refused("mistral", types, "one window for all");
+        assert_refused("mistral", types, "all layers are the same");
         assert_refused("gemma2", json!({"sliding_window": null}), "sliding_window is null");
         assert_refused("gemma2", json!({"layer_types": ["full_attention"]}), "a list of 4 names");
         assert_refused("qwen3", json!({"layer_types": vec!["linear_attention"; 4]}), "linear_attention");
     }
 
-    /// Expected: what transformers 5.24 makes of these files.
+    /// Expected: the result of transformers 5.24 for these files.
     #[test]
-    fn rotary_positions_stand_where_each_family_has_them() {
+    fn rope_settings_are_read_from_the_keys_of_each_family() {
         let older = json!({"rope_theta": 5e5, "rope_local_base_freq": 123.0});
         assert_eq!(thetas("gemma3_text", json!({})), [1e6, 1e4]);
         assert_eq!(thetas("gemma3_text", older.clone()), [5e5, 123.0]);
@@ -577,7 +579,7 @@ mod tests {
         assert!(neox(json!({"rope_theta": 5e5})).unwrap_err().contains("rotary_emb_base"));
         assert_refused("llama", json!({"partial_rotary_factor": 0.5}), "rotate whole heads");
         assert_refused("phi3", json!({"rope_scaling": {"type": "linear", "factor": 2.0}}), "\"longrope\"");
-        // The first Phi-3's name, and the context that is beside the settings or 4096.
+        // The rope_type of the first Phi-3 files; the original context is that of the file, or 4096.
         let factors = vec![1.5; 8];
         let long = json!({"max_position_embeddings": 131072,
             "rope_scaling": {"type": "su", "short_factor": factors, "long_factor": factors}});
@@ -587,22 +589,22 @@ mod tests {
             (a.attention.ropes[0].attention_factor() - (1.0 + 32f64.ln() / 4096f64.ln()).sqrt()).abs()
                 < 1e-12
         );
-        // A context that YaRN made longer, whose file says the one before.
+        // A context that YaRN extends, in a file that states the original one.
         let yarn = json!({"max_position_embeddings": 32768, "rope_scaling":
             {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}});
         assert_eq!(config("qwen3", yarn).unwrap().architecture.context, 131072);
         let endless = json!({"rope_theta": 1.0, "rope_scaling": {"rope_type": "yarn", "factor": 4.0}});
-        assert_refused("qwen3", endless, "no numbers");
+        assert_refused("qwen3", endless, "invalid RoPE frequencies");
         assert_refused(
             "llama",
             json!({"rope_scaling": {"rope_type": "linear", "factor": 1e-320}}),
-            "no numbers",
+            "invalid RoPE frequencies",
         );
     }
 
-    /// Expected: what transformers 5.24 makes of these files.
+    /// Expected: the result of transformers 5.24 for these files.
     #[test]
-    fn what_is_absent_or_null_is_what_each_family_makes_of_it() {
+    fn absent_and_null_settings_have_the_defaults_of_each_family() {
         let of = |model_type, changes| config(model_type, changes).unwrap().architecture;
         let absent = json!({"num_key_value_heads": null});
         for family in ["llama", "qwen2", "qwen3", "smollm3", "olmo2", "granite"] {
@@ -624,6 +626,6 @@ mod tests {
         assert_refused("smollm3", json!({"no_rope_layers": [true, true, true, true]}), "expected 0 or 1");
         assert_refused("gpt2", json!({"scale_attn_by_inverse_layer_idx": true}), "not supported");
         let warnings = config("gpt2", json!({"resid_pdrop": 0.1})).unwrap().warnings;
-        assert_eq!(warnings, ["config.json has resid_pdrop, which training here does not do"]);
+        assert_eq!(warnings, ["config.json has resid_pdrop, but training here has no dropout"]);
     }
 }

@@ -1,4 +1,4 @@
-//! Digests of the files that a model is made of: whether a folder still holds the same one.
+//! Digests of a model's files, which show whether a folder still holds the same model.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::digest::{Digest, Digester};
 use crate::error::Result;
 use crate::{files, gguf};
 
-/// The weights in `dir` with their configuration. A folder without weights is told by its configuration alone.
+/// The digest of the weights in `dir` and their configuration. Without weights it covers the configuration alone.
 pub(crate) fn model(dir: &Path) -> Result<Digest> {
     let mut digester = Digester::default();
     if let Some(file) = gguf::file_of(dir)? {
@@ -35,7 +35,7 @@ pub(crate) fn model(dir: &Path) -> Result<Digest> {
     Ok(digester.finish())
 }
 
-/// A LoRA adapter, wherever its base lies.
+/// The digest of a LoRA adapter, independent of the location of its base model.
 pub(crate) fn adapter(dir: &Path) -> Result<Digest> {
     let mut digester = Digester::default();
     let mut config = files::read_json(&dir.join(ADAPTER_CONFIG))?;
@@ -45,7 +45,7 @@ pub(crate) fn adapter(dir: &Path) -> Result<Digest> {
     Ok(digester.finish())
 }
 
-/// What makes token ids of a text, and the ids that end one.
+/// The digest of everything that determines the token ids of a text, and of the end-of-sequence ids.
 pub(crate) fn tokenizer(dir: &Path, eos: &[u32]) -> Result<Digest> {
     let mut digester = Digester::default();
     if let Some(file) = gguf::file_of(dir)? {
@@ -67,7 +67,7 @@ pub(crate) fn tokenizer(dir: &Path, eos: &[u32]) -> Result<Digest> {
     Ok(digester.finish())
 }
 
-/// The chat templates, if there are any, wherever they stand.
+/// The digest of the chat templates in all places where they may be stored, if there are any.
 pub(crate) fn chat_template(dir: &Path) -> Result<Option<Digest>> {
     let config = gguf::json(dir, "tokenizer_config.json")?.1.unwrap_or_default();
     let templates = templates(dir, &config)?;
@@ -79,7 +79,7 @@ pub(crate) fn chat_template(dir: &Path) -> Result<Option<Digest>> {
     Ok((!templates.is_empty()).then(|| digester.finish()))
 }
 
-/// A judging model: weights, tokenizer and template.
+/// The digest of a judge model: weights, tokenizer and chat template.
 pub(crate) fn judge_model(dir: &Path, eos: &[u32]) -> Result<Digest> {
     let mut digester = Digester::default();
     for part in [Some(model(dir)?), Some(tokenizer(dir, eos)?), chat_template(dir)?].into_iter().flatten() {
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_chat_template_is_told_from_another_wherever_it_stands() {
+    fn a_change_of_the_chat_template_is_detected_in_every_place_that_holds_one() {
         let with = |file: &str, text: &str| {
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join(file);

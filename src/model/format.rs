@@ -7,11 +7,11 @@ use super::architecture::WeightSpec;
 use crate::error::{Error, Result};
 use crate::gpu::{Format, blocks};
 
-/// How weights are stored: in files, and on the GPU where they are frozen.
+/// The floating-point formats of weights: in files, and on the GPU where they are frozen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub enum FloatFormat {
-    /// As computed.
+    /// Single precision, the format of all computation.
     #[default]
     #[serde(rename = "float32")]
     F32,
@@ -23,16 +23,16 @@ pub enum FloatFormat {
     Bf16,
 }
 
-/// How matrices that are not trained are held on the GPU.
+/// The formats of frozen matrices on the GPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FrozenFormat {
-    /// As floats.
+    /// Floating-point numbers.
     Float(FloatFormat),
-    /// As 8-bit integers, 32 with a scale.
+    /// 8-bit integers, with one scale per block of 32.
     Q8,
-    /// Matrices of layers as 4-bit integers, 32 with a scale; embeddings and the head, of which more depends, as
-    /// [`FrozenFormat::Q8`].
+    /// 4-bit integers with one scale per block of 32 for the matrices of layers. Embeddings and the head are more
+    /// sensitive and use [`FrozenFormat::Q8`].
     Q4,
 }
 
@@ -43,7 +43,7 @@ impl From<FloatFormat> for FrozenFormat {
 }
 
 impl FrozenFormat {
-    /// By its name: a [`FloatFormat`]'s, `q8` or `q4`.
+    /// Parses a name: that of a [`FloatFormat`], `q8` or `q4`.
     pub fn parse(name: &str) -> Option<FrozenFormat> {
         match name {
             "q8" | "q8_0" => Some(FrozenFormat::Q8),
@@ -61,8 +61,9 @@ impl FrozenFormat {
         }
     }
 
-    /// How a weight lies on the device. Vectors, which are few, are f32 always. Kernels read rows in vectors of four, and
-    /// integers in groups of two blocks: rows that are not whole groups are held as f16, others as f32.
+    /// The format of a weight on the device. Vectors are always f32, since they are small. Kernels read rows in vectors
+    /// of four, and integers in groups of two blocks: a matrix whose rows are not whole groups is held as f16, or as
+    /// f32 if its rows are not whole vectors of four either.
     pub(super) fn on_device(self, spec: &WeightSpec) -> Format {
         let wanted = match self {
             FrozenFormat::Float(FloatFormat::F32) => Format::F32,
@@ -78,7 +79,7 @@ impl FrozenFormat {
 }
 
 impl FloatFormat {
-    /// By its name in `config.json` or the short one: `float32`, `torch.float32` or `f32`, and so on.
+    /// Parses the name in `config.json` or the short one: `float32`, `torch.float32` or `f32`, and so on.
     pub fn parse(name: &str) -> Option<FloatFormat> {
         match name.strip_prefix("torch.").unwrap_or(name) {
             "float32" | "f32" => Some(FloatFormat::F32),
@@ -88,7 +89,7 @@ impl FloatFormat {
         }
     }
 
-    /// What `config.json` calls it.
+    /// The name in `config.json`.
     pub fn name(self) -> &'static str {
         match self {
             FloatFormat::F32 => "float32",
@@ -97,7 +98,7 @@ impl FloatFormat {
         }
     }
 
-    /// Bytes of an element in a file.
+    /// The number of bytes of an element in a file.
     pub fn bytes(self) -> usize {
         match self {
             FloatFormat::F32 => 4,
@@ -105,7 +106,7 @@ impl FloatFormat {
         }
     }
 
-    /// The format of tensors of this type; `None` for a type that no weight is read from.
+    /// The format of tensors of this type; `None` for a type that weights cannot be read from.
     pub(super) fn of(dtype: Dtype) -> Option<FloatFormat> {
         match dtype {
             Dtype::F32 => Some(FloatFormat::F32),
@@ -115,7 +116,7 @@ impl FloatFormat {
         }
     }
 
-    /// Its type in a file.
+    /// The tensor type in safetensors files.
     pub(super) fn dtype(self) -> Dtype {
         match self {
             FloatFormat::F32 => Dtype::F32,
@@ -124,7 +125,7 @@ impl FloatFormat {
         }
     }
 
-    /// Numbers of a file, little endian.
+    /// Decodes the little-endian numbers of a file and appends them to `values`.
     pub(crate) fn decode(self, bytes: &[u8], values: &mut Vec<f32>) {
         match self {
             FloatFormat::F32 => values.extend(bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b))),
@@ -137,10 +138,10 @@ impl FloatFormat {
         }
     }
 
-    /// The numbers of the tensor `name` as a file holds them.
+    /// Encodes the numbers of the tensor `name` as little-endian bytes.
     ///
     /// # Errors
-    /// [`Error::Config`] for a number that this format has no room for.
+    /// [`Error::Config`] for a number outside the range of this format.
     pub(crate) fn encode(self, name: &str, values: &[f32]) -> Result<Vec<u8>> {
         Ok(match self {
             FloatFormat::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
@@ -153,10 +154,10 @@ impl FloatFormat {
 /// The numbers of the tensor `name`, rounded to half precision.
 ///
 /// # Errors
-/// [`Error::Config`] where that would make infinity of a number.
+/// [`Error::Config`] where a finite number would become infinite.
 pub(super) fn to_f16(name: &str, values: &[f32]) -> Result<Vec<f16>> {
     round(values, f16::from_f32, f16::is_infinite).map_err(|v| {
-        let why = format!("float16 ends at 65504, and {name} holds {v}: take bfloat16 or float32");
+        let why = format!("{name} holds {v}, outside the range of float16 (±65504): use bfloat16 or float32");
         Error::config("dtype", why)
     })
 }
@@ -167,23 +168,24 @@ pub(super) fn to_f16(name: &str, values: &[f32]) -> Result<Vec<f16>> {
 /// As [`to_f16`].
 pub(super) fn to_bf16(name: &str, values: &[f32]) -> Result<Vec<bf16>> {
     round(values, bf16::from_f32, bf16::is_infinite).map_err(|v| {
-        let why = format!("bfloat16 ends at {:e}, and {name} holds {v:e}: take float32", bf16::MAX.to_f32());
+        let range = bf16::MAX.to_f32();
+        let why = format!("{name} holds {v:e}, outside the range of bfloat16 (±{range:e}): use float32");
         Error::config("dtype", why)
     })
 }
 
-/// The numbers of the tensor `name` in blocks of integers.
+/// Encodes the numbers of the tensor `name` in blocks of integers.
 ///
 /// # Errors
 /// As [`to_f16`], and for numbers that are not finite.
 pub(super) fn to_blocks(name: &str, format: Format, values: &[f32]) -> Result<Vec<u32>> {
     blocks::encode(format, values).map_err(|v| {
-        let why = format!("{name} holds {v:e}, which has no place beside others in a block of integers");
-        Error::config("base-dtype", format!("{why}: take bfloat16 or float32"))
+        let why = format!("{name} holds {v:e}, which a block of integers cannot represent");
+        Error::config("base-dtype", format!("{why}: use bfloat16 or float32"))
     })
 }
 
-/// The rounded numbers, or the first that becomes infinite by it.
+/// The rounded numbers, or the first finite number that rounding makes infinite.
 fn round<T: Copy>(
     values: &[f32],
     rounded: impl Fn(f32) -> T,
@@ -216,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_beyond_a_format_is_refused_by_tensor_and_number() {
+    fn a_number_outside_the_range_of_a_format_is_an_error_that_names_tensor_and_number() {
         let why = FloatFormat::F16.encode("w", &[1.0, -65504.0, 7e4]).unwrap_err().to_string();
         assert!(why.contains("65504") && why.contains("w holds 70000"), "{why}");
         // 65519.99 still rounds to 65504; 65520 is halfway to the next, and rounds up to infinity.

@@ -1,4 +1,4 @@
-//! Keys and values of the sequences being generated.
+//! The KV cache of sequences that are being generated.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use super::architecture::Architecture;
 use crate::error::Result;
 use crate::gpu::{Category, Format, Gpu, Recorder, Region, Tensor};
 
-/// For each layer keys beside values, (M, 2 K D); a row is a token of some sequence.
+/// Keys next to values for each layer, (M, 2 K D); a row is a token of some sequence.
 pub(crate) struct KvCache {
     layers: Vec<Region>,
     rows: usize,
@@ -14,7 +14,7 @@ pub(crate) struct KvCache {
     longest: usize,
 }
 
-/// Keeps what is in a cache until it is dropped.
+/// Keeps the content of a cache until it is dropped.
 pub(crate) struct KvPin {
     cache: Arc<KvCache>,
 }
@@ -26,8 +26,8 @@ impl Drop for KvPin {
 }
 
 impl KvCache {
-    /// A cache of `rows` tokens, of sequences of `longest` at most. Its memory may be given back while it is not pinned, see
-    /// [`Gpu::release_memory`].
+    /// Allocates a cache of `rows` tokens for sequences of up to `longest` tokens. Its memory may be released while it
+    /// is not pinned, see [`Gpu::release_memory`].
     ///
     /// # Errors
     /// [`crate::Error::Limit`] or [`crate::Error::OutOfMemory`].
@@ -42,19 +42,19 @@ impl KvCache {
         Ok(KvCache { layers, rows, cols, longest })
     }
 
-    /// Has its contents kept from now on, and tells whether what was in it before still is.
+    /// Pins the content of the cache from now on, and returns whether its earlier content is still there.
     pub fn pin(self: &Arc<KvCache>) -> (KvPin, bool) {
-        // Every layer is pinned, whatever the others' answers.
+        // Every layer must be pinned, so the iteration does not stop early.
         let kept = self.layers.iter().filter(|layer| layer.buffer.pin()).count();
         (KvPin { cache: self.clone() }, kept == self.layers.len())
     }
 
-    /// Tokens of a sequence at most.
+    /// The largest number of tokens in a sequence.
     pub fn longest(&self) -> usize {
         self.longest
     }
 
-    /// A layer's keys and values in a recording.
+    /// Binds the keys and values of a layer in a recording.
     pub fn bind(&self, r: &mut Recorder, layer: usize) -> Tensor {
         r.bind(&self.layers[layer], self.rows, self.cols, Format::F32)
     }

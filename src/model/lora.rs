@@ -1,4 +1,4 @@
-//! LoRA adapters (Hu et al. 2021, arXiv 2106.09685): where their terms are, and the names that PEFT gives them.
+//! LoRA adapters (Hu et al. 2021, arXiv 2106.09685): which modules have a term, and the names of the tensors in PEFT.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,20 +12,20 @@ use super::storage::{INITIALIZER_RANGE, normal};
 use crate::error::{Error, Result};
 use crate::reference::uniform;
 
-/// The largest rank: far above any adapter's, and far below what would overflow a size.
+/// The largest rank: far above that of any real adapter, and small enough that no size overflows.
 pub const MAX_RANK: usize = 1 << 16;
 
-/// What a new adapter is: one rank and alpha for all its terms.
+/// The settings of a new adapter: all terms have the same rank and alpha.
 #[derive(Clone, Debug, PartialEq, Setters)]
 #[non_exhaustive]
 pub struct LoraConfig {
     /// R.
     pub rank: usize,
-    /// The term's weight is alpha / rank.
+    /// The term is scaled by alpha / rank.
     pub alpha: f32,
-    /// Scale by alpha / sqrt(rank) instead (Kalajdzievski 2023, arXiv 2312.03732).
+    /// Scales by alpha / sqrt(rank) instead (Kalajdzievski 2023, arXiv 2312.03732).
     pub rank_stabilised: bool,
-    /// The projections that get one.
+    /// The projections that get a term.
     pub targets: LoraTargets,
 }
 
@@ -35,15 +35,15 @@ pub struct LoraConfig {
 pub enum LoraTargets {
     /// All of them.
     AllLinear,
-    /// Those whose module has one of these as its last name, in alphabetical order.
+    /// Those whose module's last name component is one of these, in alphabetical order.
     Named(Vec<String>),
 }
 
 impl LoraTargets {
-    /// `all-linear`, or names of any family.
+    /// Parses `all-linear`, or module names of any family.
     ///
     /// # Errors
-    /// [`Error::Config`] for a name that no family has.
+    /// [`Error::Config`] for a name that occurs in no family.
     pub fn parse<S: AsRef<str>>(names: &[S]) -> Result<LoraTargets> {
         if names.len() == 1 && names[0].as_ref() == "all-linear" {
             return Ok(LoraTargets::AllLinear);
@@ -59,10 +59,10 @@ impl LoraTargets {
         Ok(LoraTargets::Named(names.into_iter().collect()))
     }
 
-    /// The projections of this model that are meant.
+    /// Returns the projections that these targets select in a model with these names.
     ///
     /// # Errors
-    /// [`Error::Config`] that lists the model's, for a name that it does not have.
+    /// [`Error::Config`], which lists the model's module names, for a name that the model does not have.
     fn of(&self, names: &Names) -> Result<Vec<Projection>> {
         let LoraTargets::Named(chosen) = self else {
             return Ok(names.projections.iter().map(|(projection, _)| *projection).collect());
@@ -99,34 +99,34 @@ pub struct LoraTerm {
     pub projection: Projection,
     /// R.
     pub rank: usize,
-    /// The term's weight is alpha / rank, see [`LoraLayout::scale`].
+    /// The term is scaled by alpha / rank, see [`LoraLayout::scale`].
     pub alpha: f32,
 }
 
-/// All terms of an adapter, each of its own rank and alpha.
+/// All terms of an adapter, each with its own rank and alpha.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LoraLayout {
-    /// By layer, then in the order of [`Projection`].
+    /// Sorted by layer, then in the order of [`Projection`].
     terms: Vec<LoraTerm>,
-    /// How many layers the model has.
+    /// The number of layers of the model.
     layers: usize,
-    /// What it calls its modules.
+    /// The model's module names.
     names: &'static Names,
     rank_stabilised: bool,
-    /// Whether a reward model's head is trained beside the terms, and saved with them.
+    /// Whether the head of a reward model is trained and saved together with the terms.
     rates: bool,
 }
 
 impl LoraConfig {
-    /// Terms of this rank beside every projection, scaled by alpha = 2 R.
+    /// Terms of this rank for every projection, with alpha = 2 R.
     pub fn new(rank: usize) -> LoraConfig {
         LoraConfig { rank, alpha: 2.0 * rank as f32, rank_stabilised: false, targets: LoraTargets::AllLinear }
     }
 
-    /// Its terms on a model.
+    /// Returns the terms of this configuration on a model.
     ///
     /// # Errors
-    /// [`Error::Config`] for a rank or alpha that no adapter has.
+    /// [`Error::Config`] for an invalid rank or alpha.
     pub fn layout(&self, architecture: &Architecture) -> Result<LoraLayout> {
         let LoraConfig { rank, alpha, rank_stabilised, .. } = *self;
         let targets = self.targets.of(architecture.names)?;
@@ -138,56 +138,56 @@ impl LoraConfig {
 }
 
 impl LoraLayout {
-    /// The layout of these terms on a model, scaled by alpha / sqrt(rank) if `rank_stabilised`; on a reward model with a head
-    /// of its own.
+    /// Returns the layout of these terms on a model, scaled by alpha / sqrt(rank) if `rank_stabilised`. On a reward
+    /// model it has a head of its own.
     pub fn new(mut terms: Vec<LoraTerm>, model: &Architecture, rank_stabilised: bool) -> LoraLayout {
         terms.sort_by_key(LoraTerm::place);
         LoraLayout { terms, layers: model.layers, names: model.names, rank_stabilised, rates: model.rates }
     }
 
-    /// Without a head of its own.
+    /// Returns the layout without a head.
     pub(super) fn without_head(self) -> LoraLayout {
         LoraLayout { rates: false, ..self }
     }
 
-    /// Whether it has a reward model's head.
+    /// Whether it has the head of a reward model.
     pub fn rates(&self) -> bool {
         self.rates
     }
 
-    /// The name of that head, as PEFT saves it.
+    /// The name of the head in PEFT's files.
     pub fn head(&self) -> String {
         format!("base_model.model.{RATING_HEAD}")
     }
 
-    /// Whether its modules are called as those of this model.
+    /// Whether the model uses the same module names.
     pub(super) fn is_of(&self, model: &Architecture) -> bool {
         self.names == model.names
     }
 
-    /// The whole name of a term's module.
+    /// The full name of a term's module.
     pub fn module(&self, term: &LoraTerm) -> String {
         self.names.module(term.projection, term.layer)
     }
 
-    /// Names of a term's A and B, as PEFT saves them.
+    /// The names of a term's A and B in PEFT's files.
     pub fn tensors(&self, term: &LoraTerm) -> [String; 2] {
         let module = self.module(term);
         ["lora_A", "lora_B"].map(|m| format!("base_model.model.{module}.{m}.weight"))
     }
 
-    /// By layer, then in the order of [`Projection`].
+    /// The terms, sorted by layer, then in the order of [`Projection`].
     pub fn terms(&self) -> &[LoraTerm] {
         &self.terms
     }
 
-    /// The term of a module, where it has one.
+    /// The term of a module, if it has one.
     pub fn term(&self, layer: usize, projection: Projection) -> Option<&LoraTerm> {
         let place = (layer, projection as usize);
         self.terms.binary_search_by_key(&place, LoraTerm::place).ok().map(|i| &self.terms[i])
     }
 
-    /// A term's weight.
+    /// The factor that a term is multiplied with.
     pub fn scale(&self, term: &LoraTerm) -> f32 {
         match self.rank_stabilised {
             true => term.alpha / (term.rank as f32).sqrt(),
@@ -195,12 +195,12 @@ impl LoraLayout {
         }
     }
 
-    /// The adapter's weights: A and B of every term, and the head.
+    /// The weights of the adapter: A and B of every term, and the head.
     pub fn weights(&self, architecture: &Architecture) -> Vec<WeightSpec> {
         let specs = |term: &LoraTerm| {
             let (outputs, inputs) = architecture.projection_shape(term.projection);
             let [a, b] = self.tensors(term);
-            // Where rows of the matrix lie in another order in files, so do those of B.
+            // Where files store the rows of the matrix in another order, they store those of B in that order, too.
             let stored = self.names.stored(term.projection, architecture.heads).of_rows();
             let b = WeightSpec::new(b, vec![outputs, term.rank]);
             [WeightSpec::new(a, vec![term.rank, inputs]), WeightSpec { stored, ..b }]
@@ -209,7 +209,8 @@ impl LoraLayout {
         self.terms.iter().flat_map(specs).chain(head).collect()
     }
 
-    /// A starting value as PEFT draws it: A uniform in ±1/sqrt(I), B zero; the head as `transformers` does.
+    /// Returns the initial values of a weight, as PEFT draws them: A uniform in ±1/sqrt(I), B zero; the head as
+    /// `transformers` does.
     pub fn initial(spec: &WeightSpec, index: usize, seed: u32) -> Vec<f32> {
         let elements: usize = spec.shape.iter().product();
         if spec.name.ends_with(RATING_HEAD) {
@@ -223,12 +224,14 @@ impl LoraLayout {
         (0..elements).map(draw).collect()
     }
 
-    /// `adapter_config.json`, as PEFT reads it. Projections that have a term in every layer are targets by name,
-    /// other modules by their whole names; `r` and `lora_alpha` are the most frequent, patterns say the others.
+    /// Returns `adapter_config.json` as PEFT reads it. Projections with a term in every layer are targets by their
+    /// short name, other modules by their full name; `r` and `lora_alpha` are the most frequent values, and the
+    /// patterns list the exceptions.
     pub fn to_json(&self, base_model: &str) -> Value {
         let (everywhere, single): (Vec<&LoraTerm>, Vec<&LoraTerm>) =
             self.terms.iter().partition(|term| self.is_everywhere(term.projection));
-        // A last name that stands for two modules of a layer, as c_proj does, does only if both are targets everywhere.
+        // A short name that matches two modules of a layer, as c_proj does, is usable only if both are targets in every
+        // layer.
         let is_everywhere = |p: &Projection| everywhere.iter().any(|term| term.projection == *p);
         let last = |name: &'static str| name.rsplit('.').next().expect("a name");
         let all = self.names.projections;
@@ -244,7 +247,7 @@ impl LoraLayout {
         }
         targets.extend(single.iter().map(|term| self.module(term)));
         let rank = most_frequent(self.terms.iter().map(|term| term.rank)).unwrap_or(1);
-        // Bits: what is equal is the same number, and zero has a place in the order.
+        // Compared as bits: f32 has no total order.
         let bits = most_frequent(self.terms.iter().map(|term| term.alpha.to_bits()));
         let alpha = f32::from_bits(bits.unwrap_or_default());
         let others = |differs: &dyn Fn(&LoraTerm) -> Option<Value>| -> Map<String, Value> {
@@ -280,7 +283,7 @@ impl LoraTerm {
     }
 }
 
-/// The most frequent value, of several the largest.
+/// The most frequent value; of several, the largest.
 fn most_frequent<T: Ord>(values: impl Iterator<Item = T>) -> Option<T> {
     let mut counts = BTreeMap::new();
     values.for_each(|value| *counts.entry(value).or_insert(0) += 1);

@@ -64,22 +64,22 @@ struct ModelState {
 
 /// A LoRA adapter on the device.
 pub struct Adapter {
-    /// Where its terms are, and of what rank.
+    /// Which modules have a term, and each term's rank and alpha.
     pub layout: LoraLayout,
     /// A and B of every term.
     pub weights: Weights,
-    /// What a user of it should know about its files.
+    /// Warnings about its files, to be shown to the user.
     pub warnings: Vec<String>,
 }
 
-/// Longer contexts are cut to this many positions.
+/// The largest context: a model with a longer one is limited to this many positions.
 const MAX_POSITIONS: usize = 131_072;
 
 impl Model {
-    /// A model of `config` around weights that are there already.
+    /// Creates a model of `config` with weights that are on the GPU already.
     ///
     /// # Errors
-    /// [`crate::Error::Config`] for sizes that no model has, and for weights that are missing, of another shape or on
+    /// [`crate::Error::Config`] for impossible sizes, and for weights that are missing, have another shape or are on
     /// another device; memory errors.
     pub fn new(gpu: &Gpu, config: ModelConfig, base: Weights) -> Result<Model> {
         let mut architecture = config.architecture.clone();
@@ -106,8 +106,8 @@ impl Model {
         self.with(|state| state.folder = Some(folder.to_owned()))
     }
 
-    /// What a user of this model and its adapter should know about their files: what was read otherwise than the
-    /// configuration says, and what is passed over. A program shows them.
+    /// Warnings about the files of this model and its adapter, to be shown to the user: settings that are ignored, and
+    /// settings that are applied in another way than the configuration says.
     pub fn warnings(&self) -> impl Iterator<Item = &str> {
         let adapter = self.adapter().into_iter().flat_map(|adapter| &adapter.warnings);
         self.config().warnings.iter().chain(adapter).map(String::as_str)
@@ -119,11 +119,11 @@ impl Model {
         Model { state: Arc::new(state) }
     }
 
-    /// The same base with an adapter on.
+    /// Returns the same base model with an adapter.
     ///
     /// # Errors
-    /// [`crate::Error::Config`] for a rank or an alpha that no adapter has, and for weights that are missing, of another
-    /// shape or on another device.
+    /// [`crate::Error::Config`] for an invalid rank or alpha, and for weights that are missing, have another shape or
+    /// are on another device.
     pub fn with_adapter(&self, adapter: Adapter) -> Result<Model> {
         adapter.layout.check(self.architecture())?;
         adapter.weights.check(self.gpu(), &adapter.layout.weights(self.architecture()), "adapter")?;
@@ -138,7 +138,7 @@ impl Model {
         Ok(self.with(|state| state.adapter = Some(Arc::new(adapter))))
     }
 
-    /// Refuses a device that the model is not on.
+    /// Returns an error unless the model is on this device.
     pub(crate) fn check_gpu(&self, gpu: &Gpu) -> Result<()> {
         match self.gpu().is(gpu) {
             true => Ok(()),
@@ -146,12 +146,14 @@ impl Model {
         }
     }
 
-    /// The same base with the adapter off: the reference model of LoRA training, at no memory.
+    /// Returns the same base model without the adapter: the reference model of LoRA training, which takes no memory of
+    /// its own.
     pub fn without_adapter(&self) -> Model {
         self.with(|state| state.adapter = None)
     }
 
-    /// The model as it is now, which later training does not touch: what is trained is copied, the rest shared.
+    /// Returns the model as it is now; later training does not change it. Trained weights are copied, the others are
+    /// shared.
     pub async fn snapshot(&self) -> Result<Model> {
         self.snapshot_as(FloatFormat::F32.into()).await
     }
@@ -176,32 +178,32 @@ impl Model {
         }))
     }
 
-    /// Where the model lives.
+    /// The GPU that holds the model.
     pub fn gpu(&self) -> &Gpu {
         &self.state.gpu
     }
 
-    /// Most tokens of a text that it reads.
+    /// The context length: the largest number of tokens in a sequence.
     pub fn context(&self) -> usize {
         self.architecture().context
     }
 
-    /// Tokens that it knows.
+    /// The number of tokens in the vocabulary.
     pub fn vocabulary(&self) -> usize {
         self.architecture().vocab
     }
 
-    /// As read from `config.json`.
+    /// The configuration, as read from `config.json`.
     pub fn config(&self) -> &ModelConfig {
         &self.state.config
     }
 
-    /// What the decoder is made of.
+    /// The architecture of the decoder.
     pub fn architecture(&self) -> &Architecture {
         &self.state.architecture
     }
 
-    /// How often its weights changed: what was computed with them holds as long as this stays.
+    /// Counts the changes of the weights: results computed from them are valid as long as this number stays the same.
     pub(crate) fn changes(&self) -> u64 {
         self.base().changes() + self.adapter().map_or(0, |adapter| adapter.weights.changes())
     }
@@ -216,12 +218,12 @@ impl Model {
         self.state.adapter.as_deref()
     }
 
-    /// What training changes: the adapter where there is one, else the base.
+    /// The weights that are trained: the adapter's if there is one, else the base weights.
     pub fn trained(&self) -> &Weights {
         self.state.adapter.as_ref().map_or(&self.state.base, |a| &a.weights)
     }
 
-    /// What training must not change, where there is an adapter.
+    /// The weights that are frozen in training: the base weights if there is an adapter.
     pub fn frozen(&self) -> Option<&Weights> {
         self.state.adapter.as_ref().map(|_| &*self.state.base)
     }

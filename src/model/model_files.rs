@@ -1,4 +1,4 @@
-//! A model's tensors by the names that its architecture gives them, whatever its files call them.
+//! Access to a model's tensors by the names of its architecture, which may differ from those in its files.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -9,7 +9,7 @@ use super::names::Names;
 use super::tensor_source::TensorSource;
 use crate::error::{Error, Result};
 
-/// What old files hold beside weights: rotary tables, and masks of attention.
+/// Tensors in old files that are not weights: RoPE tables and attention masks.
 const OF_OLD_FILES: [&str; 6] = [
     "rotary_emb.inv_freq",
     ".attn.bias",
@@ -19,20 +19,21 @@ const OF_OLD_FILES: [&str; 6] = [
     ".attention.masked_bias",
 ];
 
-/// Elements that are compared at a time.
+/// The number of elements that are compared at a time.
 const COMPARED: usize = 1 << 20;
 
-/// The files of a model folder, opened.
+/// The opened files of a model folder.
 pub(super) struct ModelFiles {
     files: TensorSource,
     names: &'static Names,
-    /// What the names of the decoder's tensors begin with in these files: as in a causal model's, or nothing in those of a
-    /// bare decoder, or once more in those of a model wrapped around one, which transformers reads as well.
+    /// The prefix of the decoder's tensor names in these files. It is the family's own prefix in the files of a causal
+    /// language model, nothing in those of a bare decoder, and one more `model.` in those of a model that wraps a
+    /// causal one. transformers reads all three.
     decoder: String,
 }
 
 impl ModelFiles {
-    /// Opens the files in `dir`, or a GGUF file, of the model that `config` describes.
+    /// Opens the files in `dir`, or the GGUF file, of the model that `config` describes.
     pub fn open(dir: &Path, config: &ModelConfig) -> Result<ModelFiles> {
         let files = TensorSource::open(dir, &config.architecture)?;
         let names = config.architecture.names;
@@ -48,7 +49,7 @@ impl ModelFiles {
         &self.files
     }
 
-    /// What the files call the tensor `name`. A tied embedding may be stored under the head's name alone.
+    /// Returns the name in the files of the tensor `name`. A tied embedding may be stored only under the head's name.
     pub fn stored_name(&self, name: &str, tied: bool) -> String {
         let stored = self.plain_name(name);
         let head = self.plain_name(&self.names.head());
@@ -60,7 +61,7 @@ impl ModelFiles {
     fn plain_name(&self, name: &str) -> String {
         match name.strip_prefix(self.names.decoder) {
             Some(rest) => format!("{}{rest}", self.decoder),
-            // The head is not the decoder's: it takes part in what was wrapped around both alone.
+            // The head is outside the decoder, so only the prefix of a wrapping model applies to it.
             None => match self.decoder.strip_suffix(self.names.decoder) {
                 Some(outer) => format!("{outer}{name}"),
                 None => name.to_owned(),
@@ -68,8 +69,8 @@ impl ModelFiles {
         }
     }
 
-    /// Settles whether the head is the embedding. As in transformers, a head of its own counts, whatever `config` says;
-    /// `config` then says so too, with a warning.
+    /// Determines whether the head is tied to the embedding. As in transformers, a separate head in the files takes
+    /// precedence over `config`, which is then changed accordingly, with a warning.
     pub fn settle_head(&self, config: &mut ModelConfig) -> Result<()> {
         let [embedding, head] =
             [self.names.embedding(), self.names.head()].map(|name| self.plain_name(&name));
@@ -81,16 +82,16 @@ impl ModelFiles {
             (true, true) if config.architecture.tied => {
                 if self.differ(&embedding, &head, &shape)? {
                     config.untie(format!(
-                        "config.json says tie_word_embeddings, but {head} differs from {embedding}: the file's own head \
-                         is used, and saved with the model"
+                        "config.json has tie_word_embeddings, but {head} differs from {embedding}: the separate head \
+                         is used and is saved with the model"
                     ));
                 }
                 Ok(())
             }
             (true, false) if !config.architecture.tied => {
                 let why = format!(
-                    "has no tensor {head}, and config.json does not say tie_word_embeddings: set that to true if the \
-                     head is the embedding, or get the missing file"
+                    "has no tensor {head}, and config.json does not set tie_word_embeddings: set it to true if the \
+                     head is tied to the embedding, or download the missing file"
                 );
                 Err(Error::file(self.files.path(&embedding), why))
             }
@@ -112,14 +113,15 @@ impl ModelFiles {
         Ok(false)
     }
 
-    /// Checks by the headers alone that the files hold `specs`, and nothing else but what any model may leave: a copy
-    /// of the embedding as head, the head of a model that is to rate, and what old files keep of tables and masks.
+    /// Checks by the headers that the files have all tensors of `specs`, and no others except those that any model may
+    /// have: a copy of the embedding as the head, the unused head of a reward model, and the tables and masks of old
+    /// files.
     pub fn check<'s>(
         &self,
         specs: impl Iterator<Item = &'s WeightSpec> + Clone,
         config: &ModelConfig,
     ) -> Result<()> {
-        // A model that is to rate may have been tied.
+        // A language model that becomes a reward model may have had a tied head.
         let tied = config.architecture.tied || config.architecture.rates;
         let used: BTreeSet<String> = specs.clone().map(|spec| self.stored_name(&spec.name, tied)).collect();
         let head = self.plain_name(&self.names.head());
@@ -128,7 +130,7 @@ impl ModelFiles {
         let mut left = self.files.names().filter(|name| !used.contains(*name) && !ignored(name));
         if let Some(first) = left.next() {
             let why = format!(
-                "holds {} tensor(s) that {} does not have, such as {first}: is {} the right one?",
+                "has {} tensor(s) that do not belong to {}, such as {first}: check that {} belongs to this file",
                 1 + left.count(),
                 config.name,
                 self.files.description()

@@ -1,13 +1,12 @@
-//! Modules by name, as PEFT's configurations choose them: by regular expressions of Python's kind, whole names, or ends
-//! of names.
+//! Selection of modules by name as in PEFT's configurations: by Python regular expressions, full names, or suffixes.
 
 use fancy_regex::{Regex, RegexBuilder};
 use serde_json::Value;
 
-/// Steps of matching one name after which a regular expression counts as endless.
+/// The number of backtracking steps on one name after which matching fails.
 const MAX_BACKTRACKS: usize = 10_000;
 
-/// Which modules: all projections, those whose whole name is matched, or those whose name is or ends in one of these.
+/// A selection: all projections, those whose full name matches, or those whose full name or suffix is listed.
 #[derive(Debug)]
 pub(super) enum Modules {
     AllLinear,
@@ -16,7 +15,7 @@ pub(super) enum Modules {
 }
 
 impl Modules {
-    /// The value of `key`, as a list of names or a regular expression.
+    /// Parses the value of `key`: a list of names or a regular expression.
     pub fn from_json(key: &str, value: &Value) -> Result<Modules, String> {
         match value {
             Value::String(text) if text.to_lowercase() == "all-linear" => Ok(Modules::AllLinear),
@@ -24,13 +23,13 @@ impl Modules {
             Value::Array(names) => {
                 let name = |name: &Value| name.as_str().map(str::to_owned);
                 let names = names.iter().map(name).collect::<Option<Vec<_>>>();
-                names.map(Modules::Named).ok_or_else(|| format!("{key} holds something that is not a name"))
+                names.map(Modules::Named).ok_or_else(|| format!("{key} has an entry that is not a name"))
             }
             _ => Err(format!("{key} must be a list of names, or a regular expression")),
         }
     }
 
-    /// Whether a module is one of them.
+    /// Whether a module is selected.
     pub fn contain(&self, module: &str) -> Result<bool, String> {
         Ok(match self {
             Modules::AllLinear => true,
@@ -44,7 +43,7 @@ impl Modules {
     }
 }
 
-/// The value of the first pattern that matches.
+/// Returns the value of the first pattern that matches.
 pub(super) fn matched<T: Copy>(patterns: &[(Regex, T)], module: &str) -> Result<Option<T>, String> {
     for (pattern, value) in patterns {
         if is_match(pattern, module)? {
@@ -54,9 +53,9 @@ pub(super) fn matched<T: Copy>(patterns: &[(Regex, T)], module: &str) -> Result<
     Ok(None)
 }
 
-/// The regular expression in the value of `key`.
+/// Compiles the regular expression in the value of `key`.
 pub(super) fn regex(key: &str, pattern: &str) -> Result<Regex, String> {
-    // The parser is recursive, and nobody writes a longer one.
+    // The parser is recursive; real patterns are shorter.
     if pattern.len() > 4096 {
         return Err(format!(
             "{key} holds a regular expression of {} bytes, expected 4096 or less",
@@ -64,7 +63,7 @@ pub(super) fn regex(key: &str, pattern: &str) -> Result<Regex, String> {
         ));
     }
     let built = RegexBuilder::new(pattern).backtrack_limit(MAX_BACKTRACKS).build();
-    built.map_err(|e| format!("{key} holds a regular expression that is not read here ({e})"))
+    built.map_err(|e| format!("{key} has a regular expression that is not supported ({e})"))
 }
 
 fn is_match(pattern: &Regex, module: &str) -> Result<bool, String> {

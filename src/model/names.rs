@@ -1,4 +1,4 @@
-//! What the files of a family call its tensors.
+//! The tensor names of a family.
 
 use super::architecture::Stored;
 
@@ -11,22 +11,22 @@ pub enum Projection {
     Key,
     /// Values, (K·D, C).
     Value,
-    /// All three in one, ((H + 2 K)·D, C).
+    /// Queries, keys and values in one matrix, ((H + 2 K)·D, C).
     QueryKeyValue,
-    /// Attention's output, (C, H·D).
+    /// The output of attention, (C, H·D).
     Output,
     /// The gate of the feed-forward block, (F, C).
     Gate,
-    /// Its other input, or without a gate its only one, (F, C).
+    /// The up projection of the feed-forward block, (F, C).
     Up,
-    /// Both in one, (2 F, C).
+    /// Gate and up projection in one matrix, (2 F, C).
     GateUp,
-    /// Its output, (C, F).
+    /// The down projection of the feed-forward block, (C, F).
     Down,
 }
 
 impl Projection {
-    /// Whether its rows are those of heads.
+    /// Whether its rows are divided into heads.
     pub fn is_of_heads(self) -> bool {
         use Projection::*;
         matches!(self, Query | Key | Value | QueryKeyValue)
@@ -38,11 +38,11 @@ impl Projection {
 pub enum LayerNorm {
     /// Before attention.
     Attention,
-    /// After it.
+    /// After attention.
     AttentionOutput,
     /// Before the feed-forward block.
     FeedForward,
-    /// After it.
+    /// After the feed-forward block.
     FeedForwardOutput,
     /// Of queries.
     Query,
@@ -50,75 +50,75 @@ pub enum LayerNorm {
     Key,
 }
 
-/// What the files of a family call its tensors; all names but the head's are behind `decoder`.
+/// The tensor names of a family. All names except the head's are prefixed with `decoder`.
 #[derive(Debug, PartialEq)]
 pub struct Names {
-    /// What the names of the decoder's tensors begin with, a dot included.
+    /// The prefix of the decoder's tensor names, including the dot.
     pub decoder: &'static str,
     /// The embedding.
     pub embedding: &'static str,
-    /// The embedding of positions, where it is learned.
+    /// The embedding of positions, if it is learned.
     pub positions: &'static str,
-    /// What precedes a layer's number.
+    /// The name before a layer's number.
     pub layers: &'static str,
-    /// The last norm.
+    /// The final norm.
     pub final_norm: &'static str,
     /// The untied head.
     pub head: &'static str,
     /// The linear maps of a layer, in order.
     pub projections: &'static [(Projection, &'static str)],
-    /// Its norms.
+    /// The norms of a layer.
     pub norms: &'static [(LayerNorm, &'static str)],
-    /// How its matrices lie in files.
+    /// The layout of its matrices in files.
     pub matrices: Matrices,
 }
 
-/// How the matrices of layers lie in files.
+/// The layout of the layers' matrices in files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Matrices {
-    /// As they are used.
+    /// The layout in which they are used.
     AsUsed,
     /// Transposed: (inputs, outputs).
     Transposed,
-    /// As they are used but for [`Projection::QueryKeyValue`], which is [`Stored::ByHead`].
+    /// The layout in which they are used, except [`Projection::QueryKeyValue`], which is [`Stored::ByHead`].
     QkvByHead,
 }
 
 impl Names {
-    /// The embedding's tensor.
+    /// The name of the embedding's tensor.
     pub fn embedding(&self) -> String {
         format!("{}{}.weight", self.decoder, self.embedding)
     }
 
-    /// The tensor of learned positions.
+    /// The name of the tensor of learned positions.
     pub fn positions(&self) -> String {
         format!("{}{}.weight", self.decoder, self.positions)
     }
 
-    /// The last norm's module.
+    /// The name of the final norm's module.
     pub fn final_norm(&self) -> String {
         format!("{}{}", self.decoder, self.final_norm)
     }
 
-    /// The untied head's tensor.
+    /// The name of the untied head's tensor.
     pub fn head(&self) -> String {
         format!("{}.weight", self.head)
     }
 
-    /// A projection's module in a layer, without `.weight`.
+    /// The name of a projection's module in a layer, without `.weight`.
     pub fn module(&self, projection: Projection, layer: usize) -> String {
         let found = self.projections.iter().find(|(known, _)| *known == projection);
         let (_, name) = found.expect("a projection of this family");
         format!("{}{}.{layer}.{name}", self.decoder, self.layers)
     }
 
-    /// A norm's module in a layer, without `.weight`.
+    /// The name of a norm's module in a layer, without `.weight`.
     pub fn norm(&self, norm: LayerNorm, layer: usize) -> String {
         let (_, name) = self.norms.iter().find(|(known, _)| *known == norm).expect("a norm of this family");
         format!("{}{}.{layer}.{name}", self.decoder, self.layers)
     }
 
-    /// The last names of the projections' modules, each once.
+    /// The last components of the projections' module names, without duplicates.
     pub fn targets(&self) -> Vec<&'static str> {
         let mut out: Vec<&str> = Vec::new();
         for (_, name) in self.projections {
@@ -130,7 +130,7 @@ impl Names {
         out
     }
 
-    /// Whether a projection reads the same rows as the one before it in a layer.
+    /// Whether a projection reads the same rows as the preceding one of the layer.
     pub(super) fn is_stacked(&self, projection: Projection) -> bool {
         use Projection::*;
         let at = self.projections.iter().position(|(known, _)| *known == projection);
@@ -138,7 +138,7 @@ impl Names {
         matches!((before, projection), (Some(Query), Key) | (Some(Key), Value) | (Some(Gate), Up))
     }
 
-    /// How a projection's matrix lies in files.
+    /// The layout of a projection's matrix in files.
     pub(super) fn stored(&self, projection: Projection, heads: usize) -> Stored {
         match (self.matrices, projection) {
             (Matrices::Transposed, _) => Stored::Transposed,
@@ -160,7 +160,7 @@ const MLP: [(Projection, &str); 3] = [
     (Projection::Down, "mlp.down_proj"),
 ];
 
-/// Llama's names, which most families have.
+/// The names of Llama, which most families share.
 pub const LLAMA: Names = Names {
     decoder: "model.",
     embedding: "embed_tokens",
@@ -186,7 +186,7 @@ pub const LLAMA: Names = Names {
     matrices: Matrices::AsUsed,
 };
 
-/// OLMo 2's, which normalises after attention and the feed-forward block.
+/// The names of OLMo 2, which normalises after attention and after the feed-forward block.
 pub const OLMO2: Names = Names {
     norms: &[
         (LayerNorm::AttentionOutput, "post_attention_layernorm"),
@@ -197,7 +197,7 @@ pub const OLMO2: Names = Names {
     ..LLAMA
 };
 
-/// Gemma 2's and 3's, which normalise before and after.
+/// The names of Gemma 2 and 3, which normalise before and after each block.
 pub const GEMMA: Names = Names {
     norms: &[
         (LayerNorm::Attention, "input_layernorm"),
@@ -210,7 +210,7 @@ pub const GEMMA: Names = Names {
     ..LLAMA
 };
 
-/// Phi-3's, whose projections of the same rows are one.
+/// The names of Phi-3, which has one matrix for the projections of the same rows.
 pub const PHI3: Names = Names {
     projections: &[
         (Projection::QueryKeyValue, "self_attn.qkv_proj"),
@@ -221,7 +221,7 @@ pub const PHI3: Names = Names {
     ..LLAMA
 };
 
-/// GPT-2's.
+/// The names of GPT-2.
 pub const GPT2: Names = Names {
     decoder: "transformer.",
     embedding: "wte",
@@ -239,7 +239,7 @@ pub const GPT2: Names = Names {
     matrices: Matrices::Transposed,
 };
 
-/// GPT-NeoX's, Pythia's.
+/// The names of GPT-NeoX and Pythia.
 pub const GPT_NEOX: Names = Names {
     decoder: "gpt_neox.",
     embedding: "embed_in",

@@ -1,4 +1,4 @@
-//! How good a reward model finds given texts: a judge's scores, those of `oaif eval`.
+//! Scores of given texts by a reward model, for a judge and for `oaif eval`.
 
 use super::Model;
 use super::stream::{Capacity, Stream};
@@ -16,11 +16,11 @@ pub struct Rater {
 }
 
 impl Rater {
-    /// Records the pass for streams up to `capacity`, of which a response takes one target.
+    /// Records the pass for streams up to `capacity`, in which a response takes one target.
     ///
     /// # Errors
-    /// [`Error::Config`] for a model that rates nothing, a capacity without room or beyond counting, and for a `gpu` or an
-    /// arena that is not the model's; memory errors.
+    /// [`Error::Config`] for a model that is not a reward model, a capacity that is empty or too large, and for a `gpu`
+    /// or an arena that is not the model's; memory errors.
     pub async fn new(gpu: &Gpu, model: &Model, capacity: Capacity, arena: &Arena) -> Result<Rater> {
         check_rates(model)?;
         let stream = Stream::new(gpu, model, capacity, false)?;
@@ -32,11 +32,12 @@ impl Rater {
         Ok(Rater { gpu: gpu.clone(), plan, stream, scores, padding: model.config().padding() })
     }
 
-    /// Rates every response of every tree, in order.
+    /// Returns the score of every response of every tree, in order.
     ///
     /// # Errors
-    /// For a tree that the model cannot read or that is above the capacity, before anything runs: [`Error::Config`] for an
-    /// empty prompt or response or a token id beyond the vocabulary, [`Error::TooLong`] for a sequence beyond the context.
+    /// Checked before anything runs, for a tree that the model cannot read or that exceeds the capacity:
+    /// [`Error::Config`] for an empty prompt or response or a token id outside the vocabulary, [`Error::TooLong`] for a
+    /// sequence longer than the context.
     pub async fn rate(&self, trees: &[Tree]) -> Result<Vec<f32>> {
         let trees: Vec<ChoiceTree> = trees.iter().map(|tree| rated(tree, self.padding)).collect();
         self.stream.check_choices(&trees)?;
@@ -51,33 +52,35 @@ impl Rater {
     }
 }
 
-/// Refuses a model that predicts tokens.
+/// Returns an error for a model that predicts tokens.
 pub(crate) fn check_rates(model: &Model) -> Result<()> {
     match model.architecture().rates {
         true => Ok(()),
-        false => Err(Error::config("model", format!("is a {}, which rates no text", model.config().name))),
+        false => {
+            Err(Error::config("model", format!("is a {}, which is not a reward model", model.config().name)))
+        }
     }
 }
 
-/// Refuses a model that rates texts where one that writes them is trained.
+/// Returns an error for a reward model where a language model is trained.
 pub(crate) fn check_writes(model: &Model) -> Result<()> {
     match model.architecture().rates {
         false => Ok(()),
         true => Err(Error::config(
             "model",
-            format!("is a {}, which rates texts and writes none", model.config().name),
+            format!("is a {}, which scores text and cannot generate it", model.config().name),
         )),
     }
 }
 
-/// A tree whose responses are rated where `transformers` does it: at their last token that is no padding. A response of
-/// nothing else keeps its first token.
+/// Converts a tree to one whose responses are rated at the position that `transformers` uses: their last token that is
+/// not padding. A response of padding alone keeps its first token.
 pub(crate) fn rated(tree: &Tree, padding: Option<u32>) -> ChoiceTree {
     let ends = |response: &Vec<u32>| {
         let last = response.iter().rposition(|id| Some(*id) != padding).unwrap_or(0);
         response[..(last + 1).min(response.len())].to_vec()
     };
-    // What follows is not asked for: the choice is a place to rate at.
+    // The choice only marks the position that is rated; its probability is not used.
     ChoiceTree {
         prompt: tree.prompt.clone(),
         branches: tree.responses.iter().map(ends).collect(),
@@ -85,7 +88,7 @@ pub(crate) fn rated(tree: &Tree, padding: Option<u32>) -> ChoiceTree {
     }
 }
 
-/// What trees of responses take where each is rated at its end.
+/// The capacity that a tree takes if each response is rated at its end.
 pub(crate) fn capacity_of(tree: &Tree) -> Capacity {
     Capacity::of_choices(&rated(tree, None))
 }
@@ -95,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_response_is_rated_at_its_last_token_that_is_no_padding() {
+    fn a_response_is_rated_at_its_last_token_that_is_not_padding() {
         let tree = Tree { prompt: vec![1, 5], responses: vec![vec![7, 2, 2], vec![9], vec![2, 2]] };
         assert_eq!(rated(&tree, None).branches, tree.responses);
         assert_eq!(rated(&tree, Some(2)).branches, [vec![7], vec![9], vec![2]]);

@@ -1,5 +1,4 @@
-//! Rotary positions: their settings in `config.json`, in both forms that Hugging Face has given them, and the
-//! frequencies that follow.
+//! RoPE: its settings in `config.json`, in both forms that Hugging Face has used, and the resulting frequencies.
 
 use std::f64::consts::TAU;
 
@@ -12,75 +11,76 @@ use super::settings::number;
 pub struct Rope {
     /// The base of the frequencies.
     pub theta: f64,
-    /// Elements of a head that are rotated, the first ones.
+    /// The number of elements of a head that are rotated, starting at the first.
     pub rotated: usize,
-    /// How they are stretched for longer contexts.
+    /// The scaling for longer contexts.
     pub scaling: RopeScaling,
 }
 
-/// Stretching of the rotary frequencies.
+/// The scaling of the rotary frequencies.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RopeScaling {
     /// None.
     Default,
-    /// All wavelengths by `factor`.
+    /// All wavelengths are multiplied by `factor`.
     Linear {
-        /// How many times longer the context has become.
+        /// The ratio of the extended context to the original one.
         factor: f64,
     },
-    /// Llama 3.1's: long wavelengths by `factor`, short ones not at all, those between smoothly.
+    /// Llama 3.1: long wavelengths are multiplied by `factor`, short ones are kept, and those between are interpolated.
     Llama3 {
-        /// How many times longer the context has become.
+        /// The ratio of the extended context to the original one.
         factor: f64,
-        /// Wavelengths above `original_max_position_embeddings / low_freq_factor` are stretched in full.
+        /// Wavelengths above `original_max_position_embeddings / low_freq_factor` are multiplied by `factor`.
         low_freq_factor: f64,
         /// Wavelengths below `original_max_position_embeddings / high_freq_factor` are kept.
         high_freq_factor: f64,
-        /// The context before the stretching, in tokens.
+        /// The original context, in tokens.
         original_max_position_embeddings: usize,
     },
-    /// YaRN (Peng et al. 2023, arXiv 2309.00071): as Llama 3.1's with a ramp over the pairs, and sharper attention.
+    /// YaRN (Peng et al. 2023, arXiv 2309.00071): as Llama 3.1, with a ramp over the pairs, and a scaled attention
+    /// temperature.
     Yarn {
-        /// How many times longer the context has become.
+        /// The ratio of the extended context to the original one.
         factor: f64,
-        /// Rotations within the original context from which on wavelengths are kept.
+        /// Pairs with at least this many rotations within the original context keep their wavelength.
         beta_fast: f64,
-        /// Rotations up to which they are stretched in full.
+        /// Pairs with at most this many rotations are scaled by the whole factor.
         beta_slow: f64,
-        /// Whether the ramp begins and ends at whole pairs.
+        /// Whether the ends of the ramp are rounded to whole pairs.
         truncate: bool,
-        /// What cosines and sines are multiplied with.
+        /// The factor of the cosines and sines.
         attention_factor: f64,
-        /// The context before the stretching, in tokens.
+        /// The original context, in tokens.
         original_max_position_embeddings: usize,
     },
-    /// LongRoPE (Ding et al. 2024, arXiv 2402.13753), for sequences within the original context: each pair by a factor of its
-    /// own.
+    /// LongRoPE (Ding et al. 2024, arXiv 2402.13753), for sequences within the original context: each pair has its own
+    /// factor.
     Long {
-        /// A factor for each pair.
+        /// The factor of each pair.
         short_factor: Vec<f64>,
-        /// What cosines and sines are multiplied with.
+        /// The factor of the cosines and sines.
         attention_factor: f64,
-        /// The context before the stretching, in tokens.
+        /// The original context, in tokens.
         original_max_position_embeddings: usize,
     },
 }
 
-/// What rotary settings are where the file does not say.
+/// The defaults of RoPE settings that the file lacks.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RopeDefaults {
     /// The base of the frequencies.
     pub theta: f64,
-    /// The share of a head that is rotated; `None` in families that always rotate whole heads.
+    /// The fraction of a head that is rotated; `None` for families that always rotate whole heads.
     pub share: Option<f64>,
-    /// The context before a stretching, in families that have it beside the settings alone.
+    /// The original context, for families that store it outside the RoPE settings.
     pub original: Option<f64>,
-    /// Kinds of stretching that the family knows.
+    /// The scalings that the family supports.
     pub scalings: &'static [&'static str],
 }
 
 impl RopeDefaults {
-    /// Llama's.
+    /// The defaults of Llama.
     pub const LLAMA: RopeDefaults = RopeDefaults {
         theta: 10_000.0,
         share: None,
@@ -89,16 +89,16 @@ impl RopeDefaults {
     };
 }
 
-/// The older key: the scaling alone, with `rope_theta` beside it.
+/// The older key, which has only the scaling; `rope_theta` is next to it.
 const OLDER: &str = "rope_scaling";
-/// The newer one: all settings.
+/// The newer key, which has all settings.
 const NEWER: &str = "rope_parameters";
 
-/// What the settings may hold beside the numbers of a scaling.
+/// Keys of the settings other than the numbers of a scaling.
 const GENERAL: [&str; 5] =
     ["rope_type", "type", "rope_theta", "partial_rotary_factor", "original_max_position_embeddings"];
 
-/// The numbers of each scaling. The long factor of LongRoPE is for sequences that are refused here.
+/// The numbers of each scaling. LongRoPE's long factor is for sequences longer than the supported context.
 const SCALINGS: [(&str, &[&str]); 6] = [
     ("default", &[]),
     ("linear", &["factor"]),
@@ -110,11 +110,11 @@ const SCALINGS: [(&str, &[&str]); 6] = [
     ),
     ("longrope", &["factor", "attention_factor", "short_factor", "long_factor"]),
 ];
-/// Without one of these there is no scaling.
+/// A scaling has at least one of these.
 const FACTORS: [&str; 5] = ["factor", "low_freq_factor", "high_freq_factor", "short_factor", "long_factor"];
 
 impl Rope {
-    /// Radians a token of each rotated pair of a head: (R/2), θ^(−2j/R), scaled as `transformers` does.
+    /// The angle in radians per token of each rotated pair of a head: (R/2), θ^(−2j/R), scaled as in `transformers`.
     pub fn inverse_frequencies(&self) -> Vec<f64> {
         let rotated = self.rotated as f64;
         let plain = (0..self.rotated / 2).map(|j| self.theta.powf(-2.0 * j as f64 / rotated));
@@ -143,7 +143,7 @@ impl Rope {
                 original_max_position_embeddings,
                 ..
             } => {
-                // The pair that is rotated so often within the original context.
+                // The (fractional) index of the pair with this number of rotations within the original context.
                 let pair = |turns: f64| {
                     rotated * (original_max_position_embeddings as f64 / (turns * TAU)).ln()
                         / (2.0 * self.theta.ln())
@@ -166,7 +166,7 @@ impl Rope {
         }
     }
 
-    /// Whether heads of size D can be rotated so.
+    /// Whether these settings are valid for heads of size D.
     pub(super) fn is_good(&self, head_dim: usize) -> bool {
         let positive = |number: f64| number.is_finite() && number > 0.0;
         let scaling = match &self.scaling {
@@ -192,7 +192,7 @@ impl Rope {
             && self.inverse_frequencies().iter().all(|frequency| frequency.is_finite())
     }
 
-    /// What cosines and sines are multiplied with.
+    /// The factor of the cosines and sines.
     pub fn attention_factor(&self) -> f64 {
         match self.scaling {
             RopeScaling::Yarn { attention_factor, .. } | RopeScaling::Long { attention_factor, .. } => {
@@ -202,13 +202,13 @@ impl Rope {
         }
     }
 
-    /// The longest sequence that these frequencies are for, in a model of this context.
+    /// The longest sequence that these frequencies support, in a model of this context.
     pub(super) fn context(&self, context: usize) -> usize {
         match self.scaling {
             RopeScaling::Long { original_max_position_embeddings, .. } => {
                 context.min(original_max_position_embeddings)
             }
-            // Whose files may still say the context before.
+            // The file may state the original context instead of the extended one.
             RopeScaling::Yarn { factor, original_max_position_embeddings, .. } => {
                 context.max((factor * original_max_position_embeddings as f64) as usize)
             }
@@ -216,8 +216,8 @@ impl Rope {
         }
     }
 
-    /// The settings of layers with full attention, and of those with a window, as Gemma 3 has them: each in an object of its
-    /// own, or as `rope_theta` with a scaling, and `rope_local_base_freq`.
+    /// Reads the settings of layers with full attention and of layers with a sliding window, in the forms that Gemma 3
+    /// uses: an object for each, or `rope_theta` with a scaling, and `rope_local_base_freq`.
     pub(super) fn pair_from_json(
         config: &Value,
         head_dim: usize,
@@ -237,7 +237,7 @@ impl Rope {
                 "{NEWER} must have an object for full_attention and one for sliding_attention"
             ));
         }
-        // An older scaling beside them is that of full attention.
+        // A scaling under the older key applies to full attention.
         if let Value::Object(scaling) = &config[OLDER] {
             let full = objects[0].as_object_mut().expect("checked above");
             full.extend(scaling.iter().map(|(name, value)| (name.clone(), value.clone())));
@@ -249,8 +249,8 @@ impl Rope {
         Ok([read(&objects[0], full_theta)?, read(&objects[1], windowed_theta)?])
     }
 
-    /// Reads the settings of a `config.json` as `transformers` 5.24 does; what it would pass over because another key
-    /// says otherwise is an error. Keys that neither uses are added to `warnings`.
+    /// Reads the settings of a `config.json` as `transformers` 5.24 does. Where that would silently ignore a
+    /// contradicting key, this is an error. Unused keys are added to `warnings`.
     pub(super) fn from_json(
         config: &Value,
         head_dim: usize,
@@ -272,7 +272,7 @@ impl Rope {
                 let (rope, other) = (read(OLDER, older, warnings)?, read(NEWER, newer, warnings));
                 if other.as_ref() != Ok(&rope) {
                     return Err(format!(
-                        "{OLDER} and {NEWER} say different things: remove the one that does not belong to the model"
+                        "{OLDER} and {NEWER} contradict each other: remove the one that does not belong to the model"
                     ));
                 }
                 Ok(rope)
@@ -284,7 +284,7 @@ impl Rope {
     }
 }
 
-/// One of the two objects with rotary settings, and the `config.json` around it.
+/// One of the two objects with RoPE settings, and the `config.json` that contains it.
 struct Settings<'a> {
     key: &'static str,
     map: &'a Map<String, Value>,
@@ -301,9 +301,7 @@ impl Settings<'_> {
     ) -> Result<Rope, String> {
         let key = self.key;
         if let Some((layers, _)) = self.map.iter().find(|(_, value)| value.is_object()) {
-            return Err(format!(
-                "{key} has settings for some layers alone ({layers:?}), which is not supported"
-            ));
+            return Err(format!("{key} has separate settings for {layers:?} layers, which is not supported"));
         }
         let theta = self.beside("rope_theta")?.unwrap_or(defaults.theta);
         if theta <= 0.0 {
@@ -312,19 +310,19 @@ impl Settings<'_> {
         let given = self.beside("partial_rotary_factor")?;
         if let (Some(share), None) = (given.filter(|share| *share != 1.0), defaults.share) {
             return Err(format!(
-                "partial_rotary_factor is {share}, and models of this family rotate whole heads"
+                "partial_rotary_factor is {share}, but models of this family rotate whole heads"
             ));
         }
         let share = given.or(defaults.share).unwrap_or(1.0);
         let rotated = (head_dim as f64 * share) as usize;
         if !(share > 0.0 && share <= 1.0) || rotated == 0 || !rotated.is_multiple_of(2) {
             return Err(format!(
-                "partial_rotary_factor is {share}: of a head of {head_dim} an even number of elements must be rotated"
+                "partial_rotary_factor is {share}: it must select an even number of elements of a head of {head_dim}"
             ));
         }
         let original = self.beside("original_max_position_embeddings")?.or(defaults.original);
         let original = original.unwrap_or(max_positions as f64);
-        // As Phi-3's first files called it.
+        // The name in Phi-3's first files.
         let kind = self.kind()?.map(|kind| if kind == "su" { "longrope" } else { kind });
         let known = |(name, _): &&(&str, &[&str])| {
             *name == kind.unwrap_or("default") && defaults.scalings.contains(name)
@@ -336,7 +334,7 @@ impl Settings<'_> {
         };
         let scaling = match *name {
             "linear" => RopeScaling::Linear { factor: self.need(name, "factor")? },
-            // Frequencies change in sequences beyond the model's context alone, which are refused.
+            // Differs from the default only for sequences longer than the model's context, which are errors.
             "dynamic" => RopeScaling::Default,
             "llama3" => self.llama3(original)?,
             "yarn" => self.yarn(original, max_positions)?,
@@ -347,7 +345,9 @@ impl Settings<'_> {
                 };
                 if let Some(name) = FACTORS.iter().find(|name| set(name)) {
                     let given = kind.map_or("no rope_type".into(), |kind| format!("rope_type \"{kind}\""));
-                    return Err(format!("{key} has {name} but {given}: say which scaling it belongs to"));
+                    return Err(format!(
+                        "{key} has {name} but {given}: add the rope_type that it belongs to"
+                    ));
                 }
                 RopeScaling::Default
             }
@@ -359,20 +359,18 @@ impl Settings<'_> {
         }
         let rope = Rope { theta, rotated, scaling };
         if !rope.is_good(head_dim) {
-            return Err(format!(
-                "{key} makes rotary positions that are no numbers: are theta and factors right?"
-            ));
+            return Err(format!("{key} results in invalid RoPE frequencies: check theta and the factors"));
         }
         if rope.context(max_positions) < max_positions {
             warnings.push(format!(
-                "sequences are of {} tokens at most: beyond, the model's rotary positions ({name}) are others",
+                "sequences are limited to {} tokens: the model's RoPE ({name}) for longer ones is not supported",
                 rope.context(max_positions)
             ));
         }
         Ok(rope)
     }
 
-    /// A number above 0 that a scaling needs.
+    /// Returns a number above 0 that the scaling requires.
     fn need(&self, kind: &str, name: &str) -> Result<f64, String> {
         self.positive(kind, name)?.ok_or_else(|| format!("rope_type \"{kind}\" needs {name}"))
     }
@@ -401,13 +399,13 @@ impl Settings<'_> {
         }
     }
 
-    /// A number that may stand in these settings or beside them, but not differently in both.
+    /// Returns a number that may be in these settings or next to them; both are allowed if they are equal.
     fn beside(&self, name: &str) -> Result<Option<f64>, String> {
         let (inside, beside) = (number(self.map.get(name), name)?, number(self.config.get(name), name)?);
         match (inside, beside) {
             (Some(inside), Some(beside)) if inside != beside => {
                 let key = self.key;
-                Err(format!("{name} is {beside}, and {inside} in {key}: remove the wrong one"))
+                Err(format!("{name} is {beside}, but {inside} in {key}: remove the wrong one"))
             }
             (inside, beside) => Ok(inside.or(beside)),
         }
@@ -433,7 +431,7 @@ impl Settings<'_> {
         let positive = |name| self.positive("yarn", name);
         let original = tokens(original)?;
         let factor = positive("factor")?.unwrap_or(max_positions as f64 / original as f64);
-        // The paper's temperature, of a factor and a weight.
+        // The paper's attention factor, with a weight.
         let sharper = |weight: f64| if factor <= 1.0 { 1.0 } else { 0.1 * weight * factor.ln() + 1.0 };
         let attention_factor =
             match (positive("attention_factor")?, positive("mscale")?, positive("mscale_all_dim")?) {
@@ -474,7 +472,7 @@ impl Settings<'_> {
     }
 }
 
-/// A number of tokens.
+/// Checks a number of tokens.
 fn tokens(original: f64) -> Result<usize, String> {
     if original < 2.0 || original.fract() != 0.0 || original > i32::MAX as f64 {
         return Err(format!("original_max_position_embeddings is {original}, expected a number of tokens"));
@@ -492,7 +490,7 @@ mod tests {
         read(&config, &mut Vec::new())
     }
 
-    /// Of heads of 8 elements, in a context of 64.
+    /// Reads settings for heads of 8 elements in a context of 64.
     fn read(config: &Value, warnings: &mut Vec<String>) -> Result<Rope, String> {
         Rope::from_json(config, 8, 64, RopeDefaults { share: Some(1.0), ..RopeDefaults::LLAMA }, warnings)
     }
@@ -519,9 +517,9 @@ mod tests {
         parts.iter().for_each(|part| assert!(why.contains(part), "{part:?} is not in {why:?}"));
     }
 
-    /// Expected: what transformers 5.24 makes of these files (tests/fixtures/README.md).
+    /// Expected: the result of transformers 5.24 for these files (tests/fixtures/README.md).
     #[test]
-    fn settings_stand_where_transformers_looks_for_them() {
+    fn settings_are_read_from_the_places_that_transformers_reads() {
         let default = |theta| Rope { theta, rotated: 8, scaling: RopeScaling::Default };
         assert_eq!(rope(json!({})).unwrap(), default(1e4));
         assert_eq!(rope(json!({"rope_theta": 500_000})).unwrap(), default(5e5));
@@ -538,25 +536,25 @@ mod tests {
         let alias =
             json!({"rope_theta": 7e5, "rope_scaling": llama3(json!({"rope_type": null, "type": "llama3"}))});
         assert_eq!(rope(alias).unwrap(), older);
-        // Without the context before the stretching, the model's own.
+        // Without the original context, the model's context is used.
         let absent = llama3(json!({"original_max_position_embeddings": null}));
         assert_eq!(original(rope(json!({"rope_scaling": absent})).unwrap()), 64);
         let beside = json!({"rope_scaling": absent, "original_max_position_embeddings": 16});
         assert_eq!(original(rope(beside).unwrap()), 16);
-        // Both forms, saying the same.
+        // Both forms, with the same content.
         let both = json!({"rope_theta": 7e5, "rope_scaling": llama3(json!({})),
             "rope_parameters": llama3(json!({"rope_theta": 7e5}))});
         assert_eq!(rope(both).unwrap(), older);
     }
 
     #[test]
-    fn settings_that_contradict_each_other_are_refused_by_both_keys() {
+    fn contradicting_settings_are_errors_that_name_both_keys() {
         let default = json!({"rope_type": "default", "rope_theta": 5e5});
         assert_refused(
             json!({"rope_scaling": llama3(json!({})), "rope_parameters": default}),
             &["rope_scaling and rope_parameters"],
         );
-        // rope_scaling has no base of its own, so that transformers would take 10,000.
+        // This rope_scaling has no rope_theta, so transformers would use 10,000.
         let newer = llama3(json!({"rope_theta": 5e5}));
         assert_refused(
             json!({"rope_scaling": llama3(json!({})), "rope_parameters": newer}),
@@ -577,7 +575,7 @@ mod tests {
     }
 
     #[test]
-    fn half_given_settings_are_refused() {
+    fn incomplete_settings_are_errors() {
         assert_refused(
             json!({"rope_scaling": {"factor": 2.0}}),
             &["rope_scaling has factor but no rope_type"],
@@ -612,7 +610,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_without_a_use_are_warned_about() {
+    fn unused_settings_are_warned_about() {
         let mut warnings = Vec::new();
         let json = json!({"rope_scaling": llama3(json!({"attention_factor": 2.0, "beta_fast": null}))});
         read(&json, &mut warnings).unwrap();

@@ -1,4 +1,4 @@
-//! The rotary table on the device: for as many positions as the longest sequence of any plan so far.
+//! The RoPE table on the device. It has as many positions as the longest sequence of any plan so far.
 
 use std::sync::Mutex;
 
@@ -7,16 +7,17 @@ use crate::error::Result;
 use crate::gpu::{Category, Format, Gpu, Recorder, Region, Tensor};
 use crate::ops::rope_table;
 
-/// Cosines, then sines of every position's angles, (positions, R), see [`rope_table`].
+/// The cosines, then the sines of the angles of every position, (positions, R), see [`rope_table`].
 pub(super) struct RopeTable {
     gpu: Gpu,
-    /// Radians a position, (R / 2).
+    /// Radians per position, (R / 2).
     frequencies: Vec<f64>,
-    /// What cosines and sines are multiplied with.
+    /// The factor of the cosines and sines.
     factor: f64,
-    /// Most positions.
+    /// The largest number of positions.
     context: usize,
-    /// The longest table so far and its positions. Plans hold on to shorter ones.
+    /// The longest table so far and its number of positions. Plans keep the shorter tables that they were recorded
+    /// with.
     longest: Mutex<Option<(Region, usize)>>,
 }
 
@@ -26,7 +27,8 @@ impl RopeTable {
         RopeTable { gpu: gpu.clone(), frequencies, factor, context, longest: Mutex::new(None) }
     }
 
-    /// The table in a recording whose sequences have up to `positions` tokens, the context at most.
+    /// Binds the table in a recording whose sequences have up to `positions` tokens; it has no more rows than the
+    /// context.
     ///
     /// # Errors
     /// [`crate::Error::Limit`] or [`crate::Error::OutOfMemory`].
@@ -60,7 +62,7 @@ mod tests {
     use crate::model::rope::RopeScaling;
 
     #[test]
-    fn the_table_is_as_long_as_the_longest_plan_needs_and_shared() {
+    fn plans_share_a_table_that_grows_with_the_longest_sequence() {
         let gpu = Gpu::without_device(Limits::default());
         let rope = Rope { theta: 1e4, rotated: 64, scaling: RopeScaling::Default };
         let table = RopeTable::new(&gpu, &rope, 3000);
@@ -69,9 +71,9 @@ mod tests {
         let mut rows = |positions| table.bind(&mut r, positions).unwrap().rows.max();
         assert_eq!((rows(100), held()), (128, 128 * 64 * 4));
         assert_eq!((rows(5), rows(128), held()), (128, 128, 128 * 64 * 4));
-        // The first recording holds the table that it was given.
+        // The first recording keeps its shorter table.
         assert_eq!((rows(129), held()), (256, (128 + 256) * 64 * 4));
-        // Nothing is longer than the context.
+        // The table is never longer than the context.
         assert_eq!((rows(2500), rows(1 << 30)), (3000, 3000));
     }
 }

@@ -1,6 +1,6 @@
 //! Reading and writing tensors on the host: safetensors files, one or sharded, of F32, F16 and BF16.
 //!
-//! Opening reads headers alone; a tensor's bytes are read when asked for, a range of rows at a time if wanted.
+//! Opening a file reads only its header. A tensor's bytes are read on request, optionally a range of rows at a time.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{Read, Seek, SeekFrom};
@@ -15,30 +15,30 @@ use super::format::FloatFormat;
 use crate::error::{Error, Result};
 use crate::files::{self, AtomicFile};
 
-/// The name of a model's only file.
+/// The file name of a model in a single file.
 pub const MODEL_FILE: &str = "model.safetensors";
-/// The name of the index of a model's several files.
+/// The file name of the index of a sharded model.
 pub const INDEX_FILE: &str = "model.safetensors.index.json";
 
-/// The format's own limit, as in the safetensors crate.
+/// The limit of the format, as in the safetensors crate.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
-/// How much is read and converted at a time.
+/// The number of bytes that are read and converted at a time.
 const CHUNK_BYTES: usize = 1 << 20;
 
-/// A tensor in a file, not yet read.
+/// The location of a tensor in a file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TensorInfo {
     /// Outermost dimension first.
     pub shape: Vec<usize>,
-    /// How its elements are stored.
+    /// The type of its elements.
     pub dtype: Dtype,
-    /// The file that holds it.
+    /// The file that contains it.
     pub path: PathBuf,
-    /// Its first byte in the file.
+    /// The offset of its first byte in the file.
     start: u64,
 }
 
-/// The tensors of a model's or adapter's files, by name.
+/// The tensors of the files of a model or adapter, by name.
 #[derive(Clone, Debug, Default)]
 pub struct TensorFiles {
     tensors: BTreeMap<String, TensorInfo>,
@@ -46,7 +46,7 @@ pub struct TensorFiles {
 }
 
 impl TensorFiles {
-    /// Whether there is anything in `dir` that [`TensorFiles::open`] would open.
+    /// Whether `dir` has files that [`TensorFiles::open`] can open.
     pub fn are_in(dir: &Path) -> bool {
         files::exists(&dir.join(MODEL_FILE)) || files::exists(&dir.join(INDEX_FILE))
     }
@@ -60,7 +60,11 @@ impl TensorFiles {
         let index = dir.join(INDEX_FILE);
         let Some(json) = files::read_json_if_present(&index)? else {
             let pickle = files::exists(&dir.join("pytorch_model.bin"));
-            let other = if pickle { " (pytorch_model.bin is not read: save it as safetensors)" } else { "" };
+            let other = if pickle {
+                " (pytorch_model.bin is not supported: save the model as safetensors)"
+            } else {
+                ""
+            };
             let why = format!("has no weights: expected {MODEL_FILE} or {INDEX_FILE}{other}");
             return Err(Error::file(dir, why));
         };
@@ -73,7 +77,7 @@ impl TensorFiles {
             let shard = shard.ok_or_else(|| {
                 Error::file(
                     &index,
-                    format!("tensor {name} should be in a file of the same folder, not in {}", map[name]),
+                    format!("tensor {name} must be in a file of the same folder, not in {}", map[name]),
                 )
             })?;
             shards.insert(shard);
@@ -85,8 +89,9 @@ impl TensorFiles {
         for (name, shard) in map {
             let found = all.tensors.get(name).and_then(|t| t.path.file_name()).and_then(|f| f.to_str());
             if found != shard.as_str() {
-                let why =
-                    format!("places tensor {name} in {shard}, which does not hold it: download both again");
+                let why = format!(
+                    "places tensor {name} in {shard}, which does not have it: download both files again"
+                );
                 return Err(Error::file(&index, why));
             }
         }
@@ -121,7 +126,7 @@ impl TensorFiles {
         self.tensors.keys().map(String::as_str)
     }
 
-    /// Shape, type and file of a tensor.
+    /// Returns the shape, type and file of a tensor.
     pub fn info(&self, name: &str) -> Option<&TensorInfo> {
         self.tensors.get(name)
     }
@@ -131,19 +136,19 @@ impl TensorFiles {
         &self.metadata
     }
 
-    /// Whether a tensor can be read as one of the shape `expected`, by the header alone.
+    /// Checks by the header that a tensor can be read with the shape `expected`.
     pub fn check(&self, name: &str, expected: &[usize]) -> Result<()> {
         stored_format(name, self.find_shaped(name, expected)?).map(|_| ())
     }
 
-    /// All elements of a tensor of the shape `expected`, outermost dimension first.
+    /// Reads all elements of a tensor of the shape `expected`, outermost dimension first.
     pub fn read_f32(&self, name: &str, expected: &[usize]) -> Result<Vec<f32>> {
         let info = self.find_shaped(name, expected)?;
         self.read_elements(name, info, 0..expected.iter().product())
     }
 
-    /// The rows `rows` of a tensor of the shape `expected`; a row is all that one index of the outermost dimension
-    /// holds.
+    /// Reads the rows `rows` of a tensor of the shape `expected`. A row is everything at one index of the outermost
+    /// dimension.
     pub fn read_rows_f32(&self, name: &str, expected: &[usize], rows: Range<usize>) -> Result<Vec<f32>> {
         assert!(rows.start <= rows.end && rows.end <= expected[0], "rows {rows:?} of {name} {expected:?}");
         let info = self.find_shaped(name, expected)?;
@@ -169,7 +174,9 @@ impl TensorFiles {
             let path = self.tensors.values().next().map_or(Path::new(MODEL_FILE), |t| &t.path);
             Error::file(
                 path,
-                format!("has no tensor {name}, which config.json asks for: do the files belong together?"),
+                format!(
+                    "has no tensor {name}, which config.json requires: check that the files belong together"
+                ),
             )
         })
     }
@@ -193,22 +200,22 @@ impl TensorFiles {
     }
 }
 
-/// The format of a tensor that is to be read.
+/// Returns the format of a tensor, or an error if it cannot be read.
 fn stored_format(name: &str, info: &TensorInfo) -> Result<FloatFormat> {
     FloatFormat::of(info.dtype).ok_or_else(|| {
         let dtype = info.dtype;
-        let why =
-            format!("tensor {name} is of type {dtype:?}, accepted are F32, F16 and BF16: convert the model");
+        let why = format!("tensor {name} has type {dtype:?}, expected F32, F16 or BF16: convert the model");
         Error::file(&info.path, why)
     })
 }
 
-/// The header of a file, and where its data begin. A file: the header's length n (8 bytes, little endian), n bytes
-/// of JSON, the data. The safetensors crate checks that the tensors cover the data without gap or overlap.
+/// Reads the header of a file and returns it with the offset of the data. The file consists of the header's length n (8
+/// bytes, little endian), n bytes of JSON, and the data. The safetensors crate checks that the tensors cover the data
+/// without gaps or overlaps.
 fn read_header(path: &Path) -> Result<(Metadata, u64)> {
     let (mut file, length) = files::open(path)?;
     let truncated = |needed: u64| {
-        let why = format!("is truncated: {length} bytes of at least {needed} are there, get the file again");
+        let why = format!("is truncated: it has {length} of at least {needed} bytes, download it again");
         Error::file(path, why)
     };
     if length < 8 {
@@ -219,7 +226,7 @@ fn read_header(path: &Path) -> Result<(Metadata, u64)> {
     let header_bytes = u64::from_le_bytes(bytes);
     if header_bytes > MAX_HEADER_BYTES {
         let why = format!(
-            "is not a safetensors file: its header would have {header_bytes} bytes, the format allows {MAX_HEADER_BYTES}"
+            "is not a safetensors file: its header would have {header_bytes} bytes, but the format allows {MAX_HEADER_BYTES}"
         );
         return Err(Error::file(path, why));
     }
@@ -230,14 +237,14 @@ fn read_header(path: &Path) -> Result<(Metadata, u64)> {
     let mut header = vec![0; header_bytes as usize];
     file.read_exact(&mut header).map_err(Error::io("read", path))?;
     let metadata: Metadata = serde_json::from_slice(&header).map_err(|e| {
-        Error::file(path, format!("has a broken safetensors header ({e}), get the file again"))
+        Error::file(path, format!("has a broken safetensors header ({e}): download the file again"))
     })?;
     let expected = data_start + metadata.data_len() as u64;
     if length < expected {
         return Err(truncated(expected));
     }
     if length > expected {
-        let why = format!("has {length} bytes where its header describes {expected}: get the file again");
+        let why = format!("has {length} bytes, but its header describes {expected}: download the file again");
         return Err(Error::file(path, why));
     }
     Ok((metadata, data_start))
@@ -250,20 +257,20 @@ pub struct TensorSpec {
     pub name: String,
     /// Outermost dimension first.
     pub shape: Vec<usize>,
-    /// How its elements are stored.
+    /// The type of its elements.
     pub format: FloatFormat,
 }
 
-/// A safetensors file in the making, which takes one tensor at a time, so that they need not all be in memory at once. It is
-/// whole or not there, see [`AtomicFile`].
+/// Writes a safetensors file one tensor at a time, so that the tensors need not all be in memory at once. The file
+/// appears complete or not at all, see [`AtomicFile`].
 pub struct TensorWriter {
     file: AtomicFile,
-    /// What is still to come, the next one last.
+    /// The remaining tensors, in reverse order.
     tensors: Vec<TensorSpec>,
 }
 
 impl TensorWriter {
-    /// Begins the file: F32 tensors come first (which keeps them aligned), then by name.
+    /// Starts the file. F32 tensors come first, which keeps them aligned; within a type the order is by name.
     pub fn create(
         path: &Path,
         mut tensors: Vec<TensorSpec>,
@@ -293,15 +300,15 @@ impl TensorWriter {
         Ok(TensorWriter { file, tensors })
     }
 
-    /// The tensor that it takes next.
+    /// The tensor that must be written next.
     pub fn wants(&self) -> Option<&TensorSpec> {
         self.tensors.last()
     }
 
-    /// Takes its elements.
+    /// Writes the elements of the next tensor.
     ///
     /// # Errors
-    /// [`Error::Config`] for a number that its format has no room for.
+    /// [`Error::Config`] for a number outside the range of the tensor's format.
     pub fn push(&mut self, values: &[f32]) -> Result<()> {
         let spec = self.tensors.pop().expect("it wants one");
         assert_eq!(values.len(), spec.shape.iter().product::<usize>(), "elements of {}", spec.name);
@@ -311,7 +318,7 @@ impl TensorWriter {
         Ok(())
     }
 
-    /// Puts the file in its place, once it has every tensor.
+    /// Moves the file to its path once every tensor is written.
     pub fn finish(self) -> Result<()> {
         assert!(self.tensors.is_empty(), "{:?} is missing", self.wants());
         self.file.commit()
@@ -332,7 +339,7 @@ mod tests {
         TensorSpec { name: name.into(), shape: shape.into(), format }
     }
 
-    /// A file of this header and so many zero bytes of data, opened.
+    /// Opens a file with this header and this number of zero bytes of data.
     fn open(header: &str, data_bytes: usize) -> Result<TensorFiles> {
         let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
         bytes.extend(header.as_bytes());
@@ -371,7 +378,7 @@ mod tests {
     const TWO_FLOATS: &str = r#"{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}"#;
 
     #[test]
-    fn tensors_come_back_as_they_were_written() {
+    fn tensors_are_read_as_they_were_written() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("adapter_model.safetensors");
         let values = [1.0, -2.5, f32::MIN_POSITIVE, 65504.0, 0.1, -0.0];
@@ -432,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_beyond_the_format_leaves_no_file() {
+    fn a_number_outside_the_range_of_the_format_leaves_no_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(MODEL_FILE);
         for (format, value, limit) in [(F16, 7e4, "65504"), (Bf16, f32::MAX, "3.3895"), (F16, -1e30, "65504")]
@@ -457,7 +464,7 @@ mod tests {
         assert_eq!(files.read_rows_f32(EMBEDDING, &[512, 64], 100..102).unwrap(), embedding[6400..6528]);
     }
 
-    /// A model of two shards with this index, opened.
+    /// Opens a model of two shards with this index.
     fn open_shards(index: &str) -> Result<TensorFiles> {
         let dir = tempfile::tempdir().unwrap();
         for (file, tensor) in [("one.safetensors", "a"), ("two.safetensors", "b")] {
@@ -494,10 +501,10 @@ mod tests {
     }
 
     #[test]
-    fn an_index_reaches_no_other_folder() {
+    fn an_index_cannot_refer_to_another_folder() {
         for shard in ["\"../two.safetensors\"", "\"/etc/passwd\"", "\"..\"", "\"\"", "7"] {
             let index = format!(r#"{{"weight_map": {{"a": {shard}}}}}"#);
-            assert_refused(open_shards(&index), &["tensor a should be in a file of the same folder"]);
+            assert_refused(open_shards(&index), &["tensor a must be in a file of the same folder"]);
         }
     }
 
@@ -539,7 +546,7 @@ mod tests {
 
     #[test]
     fn bytes_after_the_last_tensor_are_refused() {
-        assert_refused(open(TWO_FLOATS, 9), &["where its header describes"]);
+        assert_refused(open(TWO_FLOATS, 9), &["but its header describes"]);
     }
 
     #[test]
@@ -597,8 +604,8 @@ mod tests {
             let header =
                 format!(r#"{{"a": {{"dtype": "{dtype}", "shape": [1], "data_offsets": [0, {bytes}]}}}}"#);
             let files = open(&header, bytes).unwrap();
-            assert_refused(files.check("a", &[1]), &["tensor a", dtype, "F32, F16 and BF16"]);
-            assert_refused(files.read_f32("a", &[1]), &["tensor a", dtype, "F32, F16 and BF16"]);
+            assert_refused(files.check("a", &[1]), &["tensor a", dtype, "F32, F16 or BF16"]);
+            assert_refused(files.read_f32("a", &[1]), &["tensor a", dtype, "F32, F16 or BF16"]);
         }
     }
 

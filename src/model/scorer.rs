@@ -1,4 +1,4 @@
-//! Log-probabilities of given tokens: the reference model's, a judge's, those of `oaif score`.
+//! Log-probabilities of given tokens, for the reference model, for judges and for `oaif score`.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -17,18 +17,18 @@ pub struct Scorer {
     stream: Arc<Stream>,
     logp: Tensor,
     entropy: Tensor,
-    /// What trees may begin with that was read once and for all.
+    /// The common beginning of trees whose keys and values are cached.
     preamble: Vec<u32>,
-    /// Keeps its keys and values.
+    /// Keeps the cached keys and values.
     _kept: Option<KvPin>,
 }
 
-/// The tokens of one sequence, scored.
+/// The log-probabilities of the tokens of one response.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Scored {
     /// log p of each response token, in nats.
     pub logps: Vec<f32>,
-    /// Entropy of the distribution that each was drawn from, in nats.
+    /// The entropy of the distribution at each response token, in nats.
     pub entropies: Vec<f32>,
 }
 
@@ -39,10 +39,10 @@ impl Scored {
     }
 }
 
-/// Tokens of one pass of [`score_all`], unless a single sequence is longer.
+/// The number of tokens in one pass of [`score_all`], unless a single sequence is longer.
 const PASS_TOKENS: usize = 4096;
 
-/// Scores every response of every tree, in order, by a scorer of its own.
+/// Scores every response of every tree, in order, with a new scorer.
 ///
 /// # Errors
 /// As [`Scorer::new`] and [`Scorer::score`].
@@ -56,20 +56,20 @@ impl Scorer {
     /// Records the pass for streams up to `capacity`.
     ///
     /// # Errors
-    /// [`Error::Config`] for a capacity without room or beyond counting, and for a `gpu` or an
-    /// arena that is not the model's; memory errors.
+    /// [`Error::Config`] for a capacity that is empty or too large, and for a `gpu` or an arena that is not the
+    /// model's; memory errors.
     pub async fn new(gpu: &Gpu, model: &Model, capacity: Capacity, arena: &Arena) -> Result<Scorer> {
         let stream = Arc::new(Stream::new(gpu, model, capacity, false)?);
         Scorer::of_stream(stream, model, arena).await
     }
 
-    /// As [`Scorer::new`], on buffers that another plan of the same batches has, too.
+    /// As [`Scorer::new`], on buffers that it shares with another plan for the same batches.
     pub(crate) async fn of_stream(stream: Arc<Stream>, model: &Model, arena: &Arena) -> Result<Scorer> {
         Scorer::record(model, Keys::Stream, Vec::new(), stream, arena).await
     }
 
-    /// As [`Scorer::new`], for trees of which most begin with `preamble`: its keys and values are computed now and kept.
-    /// The model's weights must stay what they are.
+    /// As [`Scorer::new`], for trees that mostly begin with `preamble`, whose keys and values are computed now and
+    /// kept. The model's weights must not change afterwards.
     ///
     /// # Errors
     /// As [`Scorer::new`]; also for a preamble that is empty, fills the model's context or has an unknown token id.
@@ -129,26 +129,26 @@ impl Scorer {
     /// Scores every response of every tree, in order.
     ///
     /// # Errors
-    /// For a tree that the model cannot read or that is above the capacity, before anything runs:
-    /// [`Error::Config`] for an empty prompt or response or a token id beyond the vocabulary, [`Error::TooLong`] for a
-    /// sequence beyond the context.
+    /// Checked before anything runs, for a tree that the model cannot read or that exceeds the capacity:
+    /// [`Error::Config`] for an empty prompt or response or a token id outside the vocabulary, [`Error::TooLong`] for a
+    /// sequence longer than the context.
     pub async fn score(&self, trees: &[Tree]) -> Result<Vec<Scored>> {
         self.stream.check(trees)?;
         let trees = self.unread(trees, |tree| &mut tree.prompt);
         self.run_all(&trees, Capacity::of_tree, |batch| Packed::new(batch)).await
     }
 
-    /// For every branch of every tree, in order, log p of each of its tree's choices.
+    /// Returns for every branch of every tree, in order, log p of each of the tree's choices.
     ///
     /// # Errors
-    /// As [`Scorer::score`]; a tree needs a choice, and every branch a token.
+    /// As [`Scorer::score`]; also for a tree without choices or an empty branch.
     pub async fn score_choices(&self, trees: &[ChoiceTree]) -> Result<Vec<Scored>> {
         self.stream.check_choices(trees)?;
         let trees = self.unread(trees, |tree| &mut tree.prompt);
         self.run_all(&trees, Capacity::of_choices, |batch| Packed::of_choices(batch)).await
     }
 
-    /// Scores trees in as many passes as it takes.
+    /// Scores trees in as many passes as the capacity requires.
     async fn run_all<T: Clone>(
         &self,
         trees: &[(usize, Cow<'_, [T]>)],
@@ -167,8 +167,8 @@ impl Scorer {
         Ok(out)
     }
 
-    /// The trees in their order, without the preamble where they have it: in runs of those that do and that do not, each
-    /// with the number of tokens left out.
+    /// Removes the preamble from the trees that begin with it. Consecutive trees are grouped by whether they do, each
+    /// group with the number of tokens removed.
     fn unread<'a, T: Clone>(
         &self,
         trees: &'a [T],
@@ -192,7 +192,7 @@ impl Scorer {
         out
     }
 
-    /// Scores trees of which the first `known` tokens, those of the preamble, were left out.
+    /// Scores trees whose first `known` tokens, those of the preamble, were removed.
     async fn run(&self, known: usize, packed: &Packed, out: &mut Vec<Scored>) -> Result<()> {
         let turn = self.gpu.turn().await?;
         let mut live = self.stream.upload(packed)?;
@@ -210,7 +210,7 @@ impl Scorer {
     }
 }
 
-/// Computes the keys and values of a text from its beginning.
+/// Computes the keys and values of a text and writes them to the cache.
 async fn fill(gpu: &Gpu, model: &Model, cache: &Arc<KvCache>, ids: &[u32], arena: &Arena) -> Result<()> {
     let capacity = Capacity { tokens: ids.len(), targets: 1, sequences: 1 };
     let stream = Stream::new(gpu, model, capacity, false)?;

@@ -1,4 +1,4 @@
-//! Settings of a `config.json`, by key; what is wrong with one is a sentence that names it.
+//! Settings of a `config.json` by key. Each error is a sentence that names the key.
 
 use serde_json::Value;
 
@@ -10,11 +10,11 @@ pub(super) struct Settings<'a> {
     json: &'a Value,
 }
 
-/// The largest width, vocabulary or head: far above any model's, and far below what would overflow a size.
+/// The largest width, vocabulary or head: far above that of any real model, and small enough that no size overflows.
 pub(super) const MAX_SIZE: usize = 1 << 24;
-/// The most layers.
+/// The largest number of layers.
 pub(super) const MAX_LAYERS: usize = 1024;
-/// The most tokens of a sequence.
+/// The largest number of tokens in a sequence.
 pub(super) const MAX_POSITIONS: usize = i32::MAX as usize;
 
 impl<'a> Settings<'a> {
@@ -22,22 +22,22 @@ impl<'a> Settings<'a> {
         Settings { json }
     }
 
-    /// All of it.
+    /// The whole object.
     pub fn json(&self) -> &'a Value {
         self.json
     }
 
-    /// A value that is there and not null.
+    /// The value of a key, if it is present and not null.
     pub fn get(&self, key: &str) -> Option<&'a Value> {
         self.json.get(key).filter(|value| !value.is_null())
     }
 
-    /// Whether a key is not there at all: null may mean something else.
+    /// Whether a key is absent. Null may have another meaning.
     pub fn is_absent(&self, key: &str) -> bool {
         self.json.get(key).is_none()
     }
 
-    /// A size from 1 to `limit`.
+    /// A size from 1 to `limit`, if it is given.
     pub fn size(&self, key: &str, limit: usize) -> Result<Option<usize>, String> {
         let Some(value) = self.get(key) else { return Ok(None) };
         match value.as_u64() {
@@ -46,17 +46,17 @@ impl<'a> Settings<'a> {
         }
     }
 
-    /// A size that must be there.
+    /// A size that is required.
     pub fn needed_size(&self, key: &str, limit: usize) -> Result<usize, String> {
-        self.size(key, limit)?.ok_or_else(|| format!("is not a model's configuration ({key} is missing)"))
+        self.size(key, limit)?.ok_or_else(|| format!("is not a model configuration ({key} is missing)"))
     }
 
-    /// A finite number.
+    /// A finite number, if it is given.
     pub fn number(&self, key: &str) -> Result<Option<f64>, String> {
         number(self.get(key), key)
     }
 
-    /// A finite number of at least 0.
+    /// A finite number that is not negative.
     pub fn positive_or_zero(&self, key: &str, default: f64) -> Result<f64, String> {
         match self.number(key)?.unwrap_or(default) {
             number if number >= 0.0 => Ok(number),
@@ -64,7 +64,7 @@ impl<'a> Settings<'a> {
         }
     }
 
-    /// A finite number above 0.
+    /// A finite number above 0, if it is given.
     pub fn positive(&self, key: &str) -> Result<Option<f64>, String> {
         match self.number(key)? {
             Some(number) if number <= 0.0 => Err(format!("{key} is {number}, expected a number > 0")),
@@ -88,7 +88,7 @@ impl<'a> Settings<'a> {
         }
     }
 
-    /// An activation by the name that `transformers` gives it.
+    /// An activation by its name in `transformers`.
     pub fn activation(&self, key: &str, default: Activation) -> Result<Activation, String> {
         match self.text(key)? {
             None => Ok(default),
@@ -102,7 +102,8 @@ impl<'a> Settings<'a> {
         }
     }
 
-    /// Which layers attend to no more than `window` keys: those that `layer_types` says, or else `default` says of each.
+    /// Which layers have a sliding window of `window` keys: those that `layer_types` lists, or else those for which
+    /// `default` returns true.
     pub fn windows(
         &self,
         layers: usize,
@@ -121,15 +122,15 @@ impl<'a> Settings<'a> {
                 };
                 types.iter().map(windowed).collect::<Result<Vec<_>, _>>()?
             }
-            Some(_) => return Err(format!("layer_types must be a list of {layers} names, one a layer")),
+            Some(_) => return Err(format!("layer_types must be a list of {layers} names, one per layer")),
         };
         if window.is_none() && windowed.contains(&true) {
-            return Err("layer_types has \"sliding_attention\", and there is no sliding_window".into());
+            return Err("layer_types has \"sliding_attention\", but sliding_window is missing".into());
         }
         Ok(windowed)
     }
 
-    /// Layers alike but for their windows.
+    /// The attention settings of layers that differ only in whether they have a window.
     pub fn windowed_layers(
         &self,
         layers: usize,
@@ -141,7 +142,7 @@ impl<'a> Settings<'a> {
     }
 }
 
-/// The finite number of a setting that is neither absent nor null.
+/// The value of a setting as a finite number; `None` if it is absent or null.
 pub(super) fn number(value: Option<&Value>, key: &str) -> Result<Option<f64>, String> {
     match value {
         None | Some(Value::Null) => Ok(None),

@@ -1,4 +1,4 @@
-//! Models from and to folders in the Hugging Face layout.
+//! Loading models from folders in the Hugging Face layout, and saving them.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -22,8 +22,8 @@ use crate::task::Slice;
 use crate::{files, gguf};
 
 impl FrozenFormat {
-    /// The format that the matrices of the model in `dir` are all stored in; f32 where they are not of one format.
-    /// Where the weights are not there, what `config.json` says of them.
+    /// Returns the format that all matrices of the model in `dir` are stored in, or f32 if they differ. Without
+    /// weights, it is the format that `config.json` states.
     pub fn of_model(dir: &Path) -> Result<FrozenFormat> {
         if let Some(file) = gguf::file_of(dir)? {
             return gguf::frozen_format(&file);
@@ -44,7 +44,7 @@ impl FrozenFormat {
 /// The standard deviation of new weights, where `config.json` names none.
 pub(super) const INITIALIZER_RANGE: f64 = 0.02;
 
-/// Draws from a normal distribution around 0, of a seed and the place of a weight among others.
+/// Draws numbers from a normal distribution with mean 0. They depend on the seed and on the weight's index only.
 pub(super) fn normal(seed: u32, index: u32, deviation: f64, elements: usize) -> Vec<f32> {
     let draw = |i: usize| {
         let [u, v] = [0, 1].map(|j| uniform(seed, index, j, i as u32));
@@ -53,15 +53,17 @@ pub(super) fn normal(seed: u32, index: u32, deviation: f64, elements: usize) -> 
     (0..elements).map(draw).collect()
 }
 
-/// Rows read from disk at a time.
+/// The largest piece of a matrix, in bytes of f32, that is read from disk at a time.
 const READ_BYTES: usize = 64 << 20;
 
 impl Model {
-    /// Loads a model folder, or a GGUF file: frozen, held in the file's own format, or with `train` ready for full
-    /// fine-tuning, which is in f32. A measuring `Gpu` reads no weights, and `config.json` is all that it needs.
+    /// Loads a model folder or a GGUF file. Without `train` it is frozen and keeps the format of the file; with `train`
+    /// it is in f32, ready for full fine-tuning. With a measuring `Gpu` no weights are read, and `config.json` is
+    /// enough.
     ///
     /// # Errors
-    /// A missing or left-over tensor, one of another shape or type, a damaged file: each names file and tensor.
+    /// A tensor that is missing, unexpected, or of another shape or type; a damaged file. Each error names the file and
+    /// the tensor.
     pub async fn load(gpu: &Gpu, dir: &Path, train: bool) -> Result<Model> {
         match train {
             false => Model::load_frozen(gpu, dir, None).await,
@@ -69,11 +71,12 @@ impl Model {
         }
     }
 
-    /// Loads a reward model as `AutoModelForSequenceClassification` saves it, frozen, as [`Model::load_frozen`] does: whole, or
-    /// as the adapter in the folder `adapter`, which has its head.
+    /// Loads a frozen reward model as `AutoModelForSequenceClassification` saves it, with formats as in
+    /// [`Model::load_frozen`]: either a whole model, or a base model with the adapter in the folder `adapter`, which
+    /// holds the head.
     ///
     /// # Errors
-    /// As [`Model::load`] and [`Model::load_adapter`]; [`Error::File`] for a model that writes, without an adapter.
+    /// As [`Model::load`] and [`Model::load_adapter`]; [`Error::File`] for a causal language model without an adapter.
     pub async fn load_reward(
         gpu: &Gpu,
         dir: &Path,
@@ -94,7 +97,7 @@ impl Model {
         }
     }
 
-    /// Whether what lies in these folders rates texts rather than write them.
+    /// Whether these folders hold a reward model instead of a causal language model.
     ///
     /// # Errors
     /// [`Error::File`] for a configuration that cannot be read.
@@ -103,9 +106,9 @@ impl Model {
         Ok(by_adapter || ModelConfig::load(dir)?.architecture.rates)
     }
 
-    /// Loads a reward model, or a model that writes, whose head is replaced by a new one that rates, drawn from `seed`:
-    /// frozen in `format`, or `None` ready for full fine-tuning. `padding` as in [`ModelConfig::padding`], where the model
-    /// has none.
+    /// Loads a reward model, or a causal language model whose head is replaced by a new rating head drawn from `seed`.
+    /// It is frozen in `format`, or ready for full fine-tuning if that is `None`. `padding` is used as
+    /// [`ModelConfig::padding`] where the model has none.
     ///
     /// # Errors
     /// As [`Model::load`]; [`Error::Config`] for a family without reward models.
@@ -123,10 +126,10 @@ impl Model {
         .await
     }
 
-    /// Loads a model folder, frozen, with its matrices rounded to `format`, or as the files have them.
+    /// Loads a frozen model folder. Its matrices are rounded to `format`; `None` keeps the format of the files.
     ///
     /// # Errors
-    /// As [`Model::load`]; [`Error::Config`] for a number that the format has no room for.
+    /// As [`Model::load`]; [`Error::Config`] for a number outside the range of the format.
     pub async fn load_frozen(gpu: &Gpu, dir: &Path, format: Option<FrozenFormat>) -> Result<Model> {
         let format = format.map_or_else(|| FrozenFormat::of_model(dir), Ok)?;
         Model::load_into(gpu, dir, Role::Writes, |specs| Weights::frozen(gpu, specs, format)).await
@@ -142,8 +145,8 @@ impl Model {
         let new_head = role.settle(dir, &mut config)?;
         if files::exists(&dir.join(ADAPTER_CONFIG)) {
             let why = format!(
-                "holds a LoRA adapter beside the model, which transformers would put on it: move {ADAPTER_CONFIG} and \
-                 {ADAPTER_FILE} to a folder of their own, and give that as the adapter"
+                "holds a LoRA adapter beside the model, which transformers would apply to it: move {ADAPTER_CONFIG} and \
+                 {ADAPTER_FILE} to a folder of their own and give that folder as the adapter"
             );
             return Err(Error::file(dir, why));
         }
@@ -154,11 +157,11 @@ impl Model {
         let found = ModelFiles::open(dir, &config)?;
         found.settle_head(&mut config)?;
         let specs = config.architecture.weights();
-        // Before any memory is taken for them.
+        // Checked before any memory is allocated for them.
         let in_files = |spec: &&WeightSpec| new_head.is_none() || spec.name != RATING_HEAD;
         found.check(specs.iter().filter(in_files), &config)?;
         let weights = allocate(&specs)?;
-        // A model that is to rate may have been tied.
+        // A language model that becomes a reward model may have had a tied head.
         let tied = config.architecture.tied || new_head.is_some();
         let mut slice = Slice::begin();
         for spec in specs.iter().filter(|_| !gpu.is_measuring()) {
@@ -175,8 +178,8 @@ impl Model {
         Ok(Model::new(gpu, config, weights)?.of_folder(dir))
     }
 
-    /// A model of `config` with random weights: normal, their standard deviation `config.json`'s `initializer_range`
-    /// (0.02 if it has none); norms are 1, biases 0.
+    /// Creates a model of `config` with random weights: normally distributed, with `config.json`'s `initializer_range`
+    /// as the standard deviation (0.02 if it has none); norm weights are 1, biases 0.
     pub async fn random(gpu: &Gpu, config: ModelConfig, train: bool, seed: u32) -> Result<Model> {
         config.architecture.check()?;
         let specs = config.architecture.weights();
@@ -195,16 +198,16 @@ impl Model {
         Model::new(gpu, config, weights)
     }
 
-    /// Writes the base weights and `config.json` to `dir`, with what else lies in the model's folder `source`: the
-    /// tokenizer's files above all. What cannot be written whole leaves no new folder.
+    /// Writes the base weights and `config.json` to `dir`, and copies the other files of the model's folder `source`,
+    /// such as the tokenizer's. If a write fails, a newly created folder is removed.
     ///
     /// # Errors
-    /// [`Error::Config`] for a number that `format` has no room for; [`Error::SelfCheck`] for one that is not finite.
+    /// [`Error::Config`] for a number outside the range of `format`; [`Error::SelfCheck`] for one that is not finite.
     pub async fn save(&self, dir: &Path, source: Option<&Path>, format: FloatFormat) -> Result<()> {
         into_folder(dir, self.save_into(dir, source, format)).await
     }
 
-    /// [`Model::save`] into a folder that is there: one that has gone does not come back.
+    /// [`Model::save`] into an existing folder; it is not created again if it has been removed.
     pub(crate) async fn save_into(
         &self,
         dir: &Path,
@@ -219,19 +222,19 @@ impl Model {
     }
 }
 
-/// What a model is loaded for.
+/// The purpose that a model is loaded for.
 #[derive(Clone, Copy)]
 enum Role {
-    /// Predicts tokens.
+    /// It predicts tokens.
     Writes,
-    /// Rates texts.
+    /// It is a reward model.
     Rates,
-    /// Rates texts from now on: where it has no head for that, with a new one.
+    /// It becomes a reward model, with a new head unless it has one.
     Becomes { padding: Option<u32>, seed: u32 },
 }
 
 impl Role {
-    /// Refuses what cannot do it; the seed of a new head, where there is to be one.
+    /// Returns an error if the model does not fit its purpose, else the seed of the new head if it needs one.
     fn settle(self, dir: &Path, config: &mut ModelConfig) -> Result<Option<u32>> {
         let rates = config.architecture.rates;
         match (self, rates) {
@@ -242,14 +245,15 @@ impl Role {
             }
             (Role::Writes, true) => {
                 let why = format!(
-                    "is a reward model ({}), which rates texts and writes none: let it judge, or give another model here",
+                    "is a reward model ({}), which scores text and cannot generate it: use it as the judge, or give a \
+                     language model here",
                     config.name
                 );
                 Err(Error::file(dir, why))
             }
             (Role::Rates, false) => {
                 let why = format!(
-                    "is no reward model but a {}: train one of it by oaif reward, or give one whose architecture ends in \
+                    "is not a reward model but a {}: train one with oaif reward, or give a model whose architecture ends in \
                      ForSequenceClassification",
                     config.name
                 );
@@ -259,19 +263,19 @@ impl Role {
     }
 }
 
-/// Creates `dir`, if need be, and fills it; where that fails, a folder that was not there before goes again.
+/// Creates `dir` if it does not exist, and fills it. If that fails, a folder that did not exist before is removed.
 pub(crate) async fn into_folder(dir: &Path, fill: impl Future<Output = Result<()>>) -> Result<()> {
     let new = !files::exists(dir);
     files::create_dir_all(dir)?;
     let filled = fill.await;
     if filled.is_err() && new {
-        // The first error is the one worth telling.
+        // Only the first error is reported.
         let _ = files::remove(dir);
     }
     filled
 }
 
-/// Reads a tensor, called `stored` in its file, into the weight of `spec`.
+/// Reads the tensor `stored` of a file into the weight of `spec`.
 ///
 /// # Errors
 /// [`Error::File`] for a number that is not finite.
@@ -284,12 +288,12 @@ pub(super) fn read_into(
     let check = |values: Vec<f32>| match values.iter().find(|value| !value.is_finite()) {
         None => Ok(values),
         Some(value) => {
-            let why = format!("tensor {stored} holds {value}: the file is damaged, get it again");
+            let why = format!("tensor {stored} holds {value}: the file is damaged, download it again");
             Err(Error::file(found.path(stored), why))
         }
     };
     match (spec.stored, spec.shape.as_slice()) {
-        // Large matrices pass through the host in pieces.
+        // Large matrices are read in pieces, so that they need not fit in host memory.
         (Stored::AsUsed, [rows, cols]) => {
             let step = (READ_BYTES / (cols * 4)).max(1);
             for first in (0..*rows).step_by(step) {
@@ -319,7 +323,7 @@ pub(crate) async fn save_weights(weights: &Weights, path: &Path, format: FloatFo
     file.finish()
 }
 
-/// The numbers of a weight, to be saved.
+/// Downloads the numbers of a weight for saving.
 ///
 /// # Errors
 /// [`Error::SelfCheck`] for one that is not finite.
@@ -328,7 +332,7 @@ pub(crate) async fn finite(weights: &Weights, weight: &Weight) -> Result<Vec<f32
     match values.iter().find(|value| !value.is_finite()) {
         None => Ok(values),
         Some(value) => Err(Error::SelfCheck(format!(
-            "{} holds {value}, so that nothing is saved: lower the learning rate of what trained it",
+            "{} holds {value}, so nothing was saved: train it again with a lower learning rate",
             weight.name
         ))),
     }

@@ -1,4 +1,4 @@
-//! Buffers for a stream of packed trees, filled anew for every replay.
+//! Device buffers for a stream of packed trees. They are filled again for every replay of a plan.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -8,29 +8,29 @@ use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Category, Dim, Format, Gpu, Live, Recorder, Tensor};
 use crate::ops;
 
-/// The largest stream that a plan takes.
+/// The size of the largest stream that a plan can process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Capacity {
-    /// Rows, N.
+    /// The number of rows, N.
     pub tokens: usize,
-    /// Target rows, T.
+    /// The number of target rows, T.
     pub targets: usize,
-    /// Sequences, S.
+    /// The number of sequences, S.
     pub sequences: usize,
 }
 
 impl Capacity {
-    /// What these trees take.
+    /// The capacity that these trees take.
     pub fn of(trees: &[Tree]) -> Capacity {
         trees.iter().fold(Capacity::default(), |c, t| c.with(Capacity::of_tree(t)))
     }
 
-    /// What one tree takes.
+    /// The capacity that one tree takes.
     pub(crate) fn of_tree(tree: &Tree) -> Capacity {
         Capacity { tokens: tree.rows(), targets: tree.targets(), sequences: tree.responses.len() }
     }
 
-    /// Both together.
+    /// The sum of both.
     fn with(self, other: Capacity) -> Capacity {
         Capacity {
             tokens: self.tokens + other.tokens,
@@ -39,25 +39,25 @@ impl Capacity {
         }
     }
 
-    /// What one tree of choices takes.
+    /// The capacity that one tree of choices takes.
     pub(crate) fn of_choices(tree: &ChoiceTree) -> Capacity {
         let sequences = tree.branches.len();
         Capacity { tokens: tree.rows(), targets: sequences * tree.choices.len(), sequences }
     }
 
-    /// What a packed stream takes.
+    /// The capacity that a packed stream takes.
     pub(crate) fn of_packed(packed: &Packed) -> Capacity {
         let (tokens, targets) = (packed.ids.len(), packed.target_ids.len());
         Capacity { tokens, targets, sequences: packed.sequences() }
     }
 
-    /// Whether a stream of `other` fits.
+    /// Whether a stream of the size `other` fits.
     pub fn holds(self, other: Capacity) -> bool {
         self.tokens >= other.tokens && self.targets >= other.targets && self.sequences >= other.sequences
     }
 
-    /// Cuts a list, in order, into streams of at most `most` items that each fit; `size` tells what items take
-    /// together.
+    /// Divides a list, in order, into streams of at most `most` items that each fit. `size` returns the capacity that
+    /// an item takes.
     ///
     /// # Errors
     /// [`Error::Config`] for an item that does not fit alone.
@@ -86,20 +86,21 @@ impl Capacity {
         Ok(out)
     }
 
-    /// Refuses a stream that does not fit.
+    /// Returns an error for a stream that does not fit.
     pub(crate) fn check_holds(self, what: &str, other: Capacity) -> Result<()> {
         if self.holds(other) {
             return Ok(());
         }
         let of =
             |c: Capacity| format!("{} tokens, {} targets and {} sequences", c.tokens, c.targets, c.sequences);
-        let why = format!("{what} takes {}, there is room for {}: ask for more", of(other), of(self));
+        let why =
+            format!("{what} takes {}, but the capacity is {}: use a larger capacity", of(other), of(self));
         Err(Error::config("capacity", why))
     }
 
-    /// Refuses what no plan can be recorded for.
+    /// Returns an error for a capacity for which no plan can be recorded.
     fn check(self) -> Result<()> {
-        // Rows are counted in 32 bits on the GPU, in one of which a kernel marks a live extent.
+        // The GPU counts rows in 32 bits, of which kernels use one to mark a live extent.
         let sizes = [("tokens", self.tokens), ("targets", self.targets), ("sequences", self.sequences)];
         match sizes.into_iter().find(|(_, n)| !(1..=MOST_ROWS).contains(n)) {
             Some((what, n)) => {
@@ -112,21 +113,22 @@ impl Capacity {
 
 const MOST_ROWS: usize = i32::MAX as usize / 4;
 
-/// Refuses token ids of which there are none, or that a model of `vocab` tokens has no row for.
+/// Returns an error if there are no token ids, or if one is outside a vocabulary of `vocab` tokens.
 pub(crate) fn check_ids(vocab: usize, what: impl FnOnce() -> String, ids: &[u32]) -> Result<()> {
     if ids.is_empty() {
-        return Err(Error::config(what(), "has no token, at least one is needed"));
+        return Err(Error::config(what(), "has no tokens, but at least one is required"));
     }
     match ids.iter().position(|id| *id as usize >= vocab) {
         None => Ok(()),
         Some(at) => {
-            let why = format!("has the token id {} at {at}, the model knows those below {vocab}", ids[at]);
+            let why =
+                format!("has the token id {} at {at}, but the model's vocabulary ends at {vocab}", ids[at]);
             Err(Error::config(what(), why))
         }
     }
 }
 
-/// Live extents of a stream.
+/// Indices of a stream's live extents.
 pub(crate) mod extent {
     /// N.
     pub const TOKENS: u8 = 0;
@@ -134,19 +136,19 @@ pub(crate) mod extent {
     pub const TARGETS: u8 = 1;
     /// S.
     pub const SEQUENCES: u8 = 2;
-    /// Different tokens.
+    /// Distinct tokens.
     pub const UNIQUE: u8 = 3;
     /// Pairs.
     pub const PAIRS: u8 = 4;
     /// Tokens of a preamble.
     pub const PREAMBLE: u8 = 5;
-    /// Different positions.
+    /// Distinct positions.
     pub const POSITIONS: u8 = 6;
     /// Parts of sequences.
     pub const PARTS: u8 = 7;
 }
 
-/// Keys that a row sees on average.
+/// The mean number of keys that a row attends to.
 pub(crate) fn mean_keys(spans: &[[u32; 4]]) -> u32 {
     let keys: u64 = spans.iter().map(|s| u64::from(s[1] - s[0] + s[3] - s[2])).sum();
     keys.div_ceil(spans.len().max(1) as u64) as u32
@@ -183,14 +185,14 @@ impl InverseBuffers {
     }
 }
 
-/// A stream's buffers, and the door that trees come in by: [`Stream::check`] refuses what the model cannot read, and
-/// kernels trust what is left.
+/// A stream's buffers. All trees pass [`Stream::check`] first, which rejects what the model cannot read; kernels rely
+/// on it.
 pub(crate) struct Stream {
     gpu: Gpu,
     capacity: Capacity,
     /// V.
     vocab: usize,
-    /// Most rows of a sequence.
+    /// The largest number of rows of a sequence.
     context: usize,
     ids: Buffer,
     spans: Buffer,
@@ -198,34 +200,34 @@ pub(crate) struct Stream {
     target_rows: Buffer,
     target_ids: Buffer,
     offsets: Buffer,
-    /// The gradients' index lists; a stream that is only scored does without.
+    /// The index lists for gradients; `None` for a stream that is only scored.
     inverses: Option<(InverseBuffers, InverseBuffers)>,
-    /// And that of learned positions.
+    /// The index list for the gradient of learned positions.
     positions: Option<InverseBuffers>,
-    /// What is in the buffers.
+    /// The present content of the buffers.
     uploaded: Mutex<Option<(Packed, Live)>>,
 }
 
 /// A stream's targets in a recording.
 #[derive(Clone, Copy)]
 pub(crate) struct TargetTensors {
-    /// The row that predicts each, (T, 1).
+    /// The row that predicts each target, (T, 1).
     pub rows: Tensor,
-    /// The token to be predicted, (T, 1).
+    /// The token that is predicted, (T, 1).
     pub ids: Tensor,
-    /// First target of each sequence, (S + 1, 1).
+    /// The first target of each sequence, (S + 1, 1).
     pub offsets: Tensor,
-    /// Inverse of `rows`, over every row.
+    /// The inverse of `rows`, over every row.
     pub inverse: Option<ops::Inverse>,
     /// S.
     pub sequences: Dim,
 }
 
 impl Stream {
-    /// Buffers for `model`'s streams up to `capacity`, with what gradients need where `training`.
+    /// Allocates buffers for `model`'s streams up to `capacity`; with `training` also those for gradients.
     ///
     /// # Errors
-    /// [`Error::Config`] for a capacity without room or beyond counting, and for a `gpu` that the model is not on.
+    /// [`Error::Config`] for a capacity that is empty or too large, and for a `gpu` that the model is not on.
     pub fn new(gpu: &Gpu, model: &Model, capacity: Capacity, training: bool) -> Result<Stream> {
         model.check_gpu(gpu)?;
         capacity.check()?;
@@ -256,17 +258,17 @@ impl Stream {
         })
     }
 
-    /// What fits.
+    /// The largest stream that fits.
     pub fn capacity(&self) -> Capacity {
         self.capacity
     }
 
-    /// Refuses trees that the model cannot read: see [`Tree`]. A response's last token is only predicted, so that it may
-    /// lie one beyond the context.
+    /// Returns an error for trees that the model cannot read, see [`Tree`]. A response's last token is only predicted,
+    /// so it may be one position beyond the context.
     ///
     /// # Errors
-    /// [`Error::Config`] for an empty text or a token id beyond the vocabulary, [`Error::TooLong`] for a sequence beyond
-    /// the context; each names the tree.
+    /// [`Error::Config`] for an empty text or a token id outside the vocabulary, [`Error::TooLong`] for a sequence
+    /// longer than the context; each names the tree.
     pub fn check<'t>(&self, trees: impl IntoIterator<Item = &'t Tree>) -> Result<()> {
         for (i, tree) in trees.into_iter().enumerate() {
             self.check_ids(|| format!("prompt of tree {i}"), &tree.prompt)?;
@@ -303,7 +305,7 @@ impl Stream {
         }
     }
 
-    /// The stream's tensors in a recording.
+    /// Binds the stream's buffers in a recording.
     pub fn bind(&self, r: &mut Recorder) -> (StreamTensors, TargetTensors) {
         let dim = |index, max: usize| Dim::Live { index, max: max as u32 };
         let tokens = dim(extent::TOKENS, self.capacity.tokens);
@@ -333,7 +335,7 @@ impl Stream {
         (stream, picked)
     }
 
-    /// Fills the buffers with trees that were checked, unless these are in them; returns the live extents.
+    /// Fills the buffers with checked trees, unless they already contain them; returns the live extents.
     pub fn upload(&self, packed: &Packed) -> Result<Live> {
         let mut uploaded = self.uploaded.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, live)) = uploaded.as_ref().filter(|(there, _)| there == packed) {

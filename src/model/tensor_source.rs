@@ -1,4 +1,4 @@
-//! Where a model's tensors are read from, in pieces and as f32: safetensors files, or a GGUF file.
+//! The source of a model's tensors, which are read in pieces and as f32: safetensors files, or a GGUF file.
 
 use std::ops::Range;
 use std::path::Path;
@@ -8,7 +8,7 @@ use super::safetensors_io::TensorFiles;
 use crate::error::Result;
 use crate::gguf::{self, GgufTensors};
 
-/// The tensors of a model, by the names of transformers' files.
+/// The tensors of a model, under the names that transformers' files use.
 pub(crate) enum TensorSource {
     Safetensors(TensorFiles),
     Gguf(GgufTensors),
@@ -20,7 +20,7 @@ impl TensorSource {
         Ok(TensorFiles::are_in(path) || gguf::file_of(path)?.is_some())
     }
 
-    /// Opens the weights of the model at `path`, whose configuration describes this architecture.
+    /// Opens the weights of the model at `path`, whose configuration has this architecture.
     pub fn open(path: &Path, architecture: &Architecture) -> Result<TensorSource> {
         Ok(match gguf::file_of(path)? {
             Some(file) => TensorSource::Gguf(GgufTensors::open(&file, architecture)?),
@@ -44,7 +44,7 @@ impl TensorSource {
         }
     }
 
-    /// The file of a tensor that is there.
+    /// The file of an existing tensor.
     pub fn path(&self, name: &str) -> &Path {
         match self {
             TensorSource::Safetensors(files) => &files.info(name).expect("it is there").path,
@@ -52,7 +52,7 @@ impl TensorSource {
         }
     }
 
-    /// What describes the model beside its tensors, for messages.
+    /// The name of the model's description, for messages.
     pub fn description(&self) -> &'static str {
         match self {
             TensorSource::Safetensors(_) => "config.json",
@@ -60,7 +60,7 @@ impl TensorSource {
         }
     }
 
-    /// A weight as it lies here: GGUF holds them as they are used.
+    /// A weight as it is stored here: GGUF stores weights in the layout in which they are used.
     pub fn stored(&self, spec: &WeightSpec) -> WeightSpec {
         match self {
             TensorSource::Safetensors(_) => spec.clone(),
@@ -68,7 +68,7 @@ impl TensorSource {
         }
     }
 
-    /// Whether a tensor can be read as one of the shape `expected`, by the headers alone.
+    /// Checks by the headers that a tensor can be read with the shape `expected`.
     pub fn check(&self, name: &str, expected: &[usize]) -> Result<()> {
         match self {
             TensorSource::Safetensors(files) => files.check(name, expected),
@@ -76,7 +76,7 @@ impl TensorSource {
         }
     }
 
-    /// All elements of a tensor of the shape `expected`, outermost dimension first.
+    /// Reads all elements of a tensor of the shape `expected`, outermost dimension first.
     pub fn read_f32(&self, name: &str, expected: &[usize]) -> Result<Vec<f32>> {
         match self {
             TensorSource::Safetensors(files) => files.read_f32(name, expected),
@@ -84,7 +84,7 @@ impl TensorSource {
         }
     }
 
-    /// The rows `rows` of a tensor of the shape `expected`.
+    /// Reads the rows `rows` of a tensor of the shape `expected`.
     pub fn read_rows_f32(&self, name: &str, expected: &[usize], rows: Range<usize>) -> Result<Vec<f32>> {
         match self {
             TensorSource::Safetensors(files) => files.read_rows_f32(name, expected, rows),

@@ -1,5 +1,6 @@
-//! Weights on the GPU: frozen tensors in buffers of their own, trained ones in flat buffers beside their gradients.
-//! Matrices that read the same rows lie one below the other, so that one product serves them all.
+//! Weights on the GPU: frozen tensors have their own buffers, trained ones share flat buffers that correspond to their
+//! gradients' buffers. Matrices that read the same rows are stacked in one region, so that one product computes all of
+//! them.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,14 +13,14 @@ use crate::error::{Error, Remedy, Result};
 use crate::gpu::{Category, Format, Gpu, Recorder, Region, Tensor, blocks};
 use crate::ops::Matrix;
 
-/// One weight, in as many parts as the GPU's binding limit asks for.
+/// One weight, split into as many parts as the GPU's binding limit requires.
 #[derive(Clone, Debug)]
 pub struct Weight {
     /// Tensor name in the model's files.
     pub name: String,
-    /// Shape as it is used: a matrix that lies transposed in files has the other one there.
+    /// Its shape in use. A matrix that files store transposed has the reverse shape there.
     pub shape: Vec<usize>,
-    /// How its elements lie on the device.
+    /// The format of its elements on the device.
     pub format: Format,
     spec: WeightSpec,
     parts: Vec<Part>,
@@ -30,12 +31,12 @@ struct Part {
     rows: usize,
     values: Region,
     gradient: Option<Region>,
-    /// What is bound: the whole stack, of which these are the rows from `first_row` on.
+    /// The bound region: the whole stack, in which this part starts at row `first_row`.
     stack: Stack,
     first_row: usize,
 }
 
-/// Weights that one binding holds, one below the other.
+/// Weights that share one binding, stacked row after row.
 #[derive(Clone, Debug)]
 struct Stack {
     values: Region,
@@ -44,12 +45,12 @@ struct Stack {
 }
 
 impl Weight {
-    /// Elements that lie together in a row on the device: one, of a vector, whose elements vectors stacked below it follow.
+    /// The number of columns on the device. A vector counts as a matrix of one column, so that vectors can be stacked.
     fn cols(&self) -> usize {
         rows_and_cols(&self.shape).1
     }
 
-    /// How it lies in the model's files.
+    /// How the model's files store it.
     pub(super) fn spec(&self) -> &WeightSpec {
         &self.spec
     }
@@ -72,16 +73,16 @@ impl Weight {
     }
 }
 
-/// A stretch of trained weights that the optimiser updates in one launch.
+/// A range of trained weights that the optimiser updates in one launch.
 #[derive(Clone, Debug)]
 pub struct Segment {
     /// The weights.
     pub values: Region,
-    /// Their gradients, laid out alike.
+    /// Their gradients, in the same layout.
     pub gradients: Region,
-    /// Elements, with the gaps between tensors.
+    /// The number of elements, including the gaps between tensors.
     pub elements: usize,
-    /// Whether weight decay applies: to matrices, not to norms.
+    /// Whether weight decay applies: it does to matrices, but not to vectors such as norm weights and biases.
     pub decayed: bool,
 }
 
@@ -95,7 +96,7 @@ pub struct Weights {
     changes: AtomicU64,
 }
 
-/// A vector is a matrix of one column, so that vectors can be stacked as well.
+/// The extents of a weight. A vector is a matrix of one column, so that vectors can be stacked as well.
 fn rows_and_cols(shape: &[usize]) -> (usize, usize) {
     match shape {
         [rows, cols] => (*rows, *cols),
@@ -103,25 +104,26 @@ fn rows_and_cols(shape: &[usize]) -> (usize, usize) {
     }
 }
 
-/// Rows of a member of a stack: which member, and where the rows begin in the stack.
+/// Rows of a member of a stack: the member's index, and the row of the stack at which they begin.
 struct Placed {
     member: usize,
     first_row: usize,
     rows: usize,
 }
 
-/// Runs of weights that are stacked on each other.
+/// Splits the weights into runs that are stacked on each other.
 fn runs(specs: &[WeightSpec]) -> impl Iterator<Item = &[WeightSpec]> {
     specs.chunk_by(|_, next| next.stacked)
 }
 
-/// Divides a run into stacks of at most `limit` elements, in which each member begins on a multiple of `align` elements
-/// and of a row. Together where they fit; otherwise two alike are split alike, and others apart.
+/// Divides a run into stacks of at most `limit` elements, in which each member begins at a multiple of `align` elements
+/// and of a row. All members share one stack if they fit. Otherwise two members of the same size are split at the same
+/// rows, and any others are split separately.
 fn stacks(run: &[WeightSpec], limit: usize, align: usize) -> Vec<Vec<Placed>> {
     let cols = rows_and_cols(&run[0].shape).1;
     let rows: Vec<usize> = run.iter().map(|s| rows_and_cols(&s.shape).0).collect();
-    // Rows after which the next member may begin. Vectors lie without gaps, since they are bound as one; not each of them
-    // can be bound by itself then.
+    // A member may begin at multiples of this many rows. Vectors have no gaps between them, since they are bound as
+    // one; hence not each of them can be bound by itself.
     let step = if run[0].shape.len() == 1 { 1 } else { align / gcd(align, cols) };
     let stack = |members: &[(usize, usize)]| {
         let mut next = 0;
@@ -152,7 +154,7 @@ fn stacks(run: &[WeightSpec], limit: usize, align: usize) -> Vec<Vec<Placed>> {
     together.into_iter().flat_map(alone).collect()
 }
 
-/// Refuses vectors that one binding does not hold.
+/// Returns an error for vectors that do not fit one binding.
 fn check_vectors(run: &[WeightSpec], stacks: &[Vec<Placed>], limit: usize) -> Result<()> {
     if run[0].shape.len() != 1 || stacks.len() == 1 {
         return Ok(());
@@ -170,18 +172,19 @@ fn gcd(a: usize, b: usize) -> usize {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
-/// Elements of a stack, with the gaps between its members.
+/// The number of elements of a stack, including the gaps between its members.
 fn elements(stack: &[Placed], cols: usize) -> usize {
     stack.last().map_or(0, |p| (p.first_row + p.rows) * cols)
 }
 
-/// Elements that one binding holds, of 32 bits for all formats, so that a copy in another one is laid out alike; and the alignment of a binding's start in elements.
+/// Returns the number of elements that fit one binding, and the alignment of a binding's start in elements. Both count
+/// 32 bits per element whatever the format, so that a copy in another format has the same layout.
 fn binding(gpu: &Gpu) -> (usize, usize) {
     let limits = gpu.limits();
     ((limits.binding.min(limits.buffer) / 4) as usize, limits.alignment.max(16) as usize / 4)
 }
 
-/// The weights of a run whose stacks lie in these regions: values and gradients.
+/// Builds the weights of a run whose stacks are in these regions of values and gradients.
 fn weights_of(
     run: &[WeightSpec],
     format: Format,
@@ -214,7 +217,7 @@ fn weights_of(
 }
 
 impl Weights {
-    /// Weights that are only read; `wanted` is how matrices are held where their shape allows it.
+    /// Allocates frozen weights. `wanted` is the format of matrices whose shape allows it.
     pub fn frozen(gpu: &Gpu, specs: &[WeightSpec], wanted: FrozenFormat) -> Result<Weights> {
         specs.iter().try_for_each(WeightSpec::check)?;
         let (limit, align) = binding(gpu);
@@ -235,7 +238,7 @@ impl Weights {
         Ok(Weights::new(gpu, list, Vec::new()))
     }
 
-    /// Weights that are trained: values and gradients in flat buffers, matrices apart from vectors.
+    /// Allocates trained weights: values and gradients in flat buffers, matrices separate from vectors.
     pub fn trained(gpu: &Gpu, specs: &[WeightSpec]) -> Result<Weights> {
         specs.iter().try_for_each(WeightSpec::check)?;
         let (limit, align) = binding(gpu);
@@ -283,7 +286,7 @@ impl Weights {
         Weights { gpu: gpu.clone(), list, index, segments, changes: AtomicU64::new(0) }
     }
 
-    /// A frozen copy of the values as they are now, rounded to `wanted`.
+    /// Returns a frozen copy of the current values, rounded to `wanted`.
     pub async fn frozen_copy(&self, wanted: FrozenFormat) -> Result<Weights> {
         let specs: Vec<WeightSpec> = self.list.iter().map(|w| w.spec.clone()).collect();
         let copy = Weights::frozen(&self.gpu, &specs, wanted)?;
@@ -305,13 +308,13 @@ impl Weights {
         self.list.iter()
     }
 
-    /// Where the values are, of weights that lie one below the other together: alike in a copy of the same format.
+    /// The regions of values, one per stack. A copy in the same format has the same regions.
     pub(crate) fn stacks(&self) -> impl Iterator<Item = &Region> {
         let parts = self.list.iter().flat_map(|weight| &weight.parts);
         parts.filter(|part| part.first_row == 0).map(|part| &part.stack.values)
     }
 
-    /// A weight by its tensor name.
+    /// Returns a weight by its tensor name.
     pub fn get(&self, name: &str) -> Option<&Weight> {
         self.index.get(name).map(|i| &self.list[*i])
     }
@@ -322,18 +325,17 @@ impl Weights {
         Some(&self.list[at].name)
     }
 
-    /// Where the weights are.
+    /// The GPU that holds the weights.
     pub(crate) fn gpu(&self) -> &Gpu {
         &self.gpu
     }
 
-    /// The matrix `name` in a recording, with its gradient when it is trained and the recording trains.
+    /// Binds the matrix `name` in a recording, with its gradient if it is trained and the recording trains.
     pub(crate) fn bind(&self, r: &mut Recorder, name: &str) -> Matrix {
         self.bind_stacked(r, &[name])
     }
 
-    /// Vectors that are stacked as one, (1, their elements), with its gradient when they are trained and the recording
-    /// trains.
+    /// Binds stacked vectors as one, (1, all elements), with its gradient if they are trained and the recording trains.
     pub(crate) fn bind_vectors<S: AsRef<str>>(&self, r: &mut Recorder, names: &[S]) -> Tensor {
         let known = |name: &S| {
             let name = name.as_ref();
@@ -350,7 +352,7 @@ impl Weights {
         vector
     }
 
-    /// Matrices of equally long rows as one, one below the other.
+    /// Binds matrices with rows of the same length as one matrix, stacked row after row.
     pub(crate) fn bind_stacked<S: AsRef<str>>(&self, r: &mut Recorder, names: &[S]) -> Matrix {
         let mut pieces = Vec::new();
         for name in names.iter().map(AsRef::as_ref) {
@@ -368,13 +370,13 @@ impl Weights {
         Matrix::of_pieces(pieces)
     }
 
-    /// Notes that what was computed with these weights no longer holds: they were written, or a plan that writes them was
-    /// submitted.
+    /// Records that results computed with these weights are no longer valid: they were written, or a plan that writes
+    /// them was submitted.
     pub(crate) fn note_change(&self) {
         self.changes.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How often they changed.
+    /// The number of changes so far.
     pub(crate) fn changes(&self) -> u64 {
         self.changes.load(Ordering::Relaxed)
     }
@@ -382,8 +384,7 @@ impl Weights {
     /// Overwrites a weight.
     ///
     /// # Errors
-    /// [`Error::Config`] for a number that the weight's format has no room for, and for values that are not the whole
-    /// weight.
+    /// [`Error::Config`] for a number outside the range of the weight's format, and for the wrong number of values.
     pub fn upload(&self, name: &str, values: &[f32]) -> Result<()> {
         let elements = self.known(name)?.elements();
         if values.len() != elements {
@@ -393,13 +394,13 @@ impl Weights {
     }
 
     fn known(&self, name: &str) -> Result<&Weight> {
-        self.get(name).ok_or_else(|| Error::config(name, "is no weight of this model"))
+        self.get(name).ok_or_else(|| Error::config(name, "is not a weight of this model"))
     }
 
-    /// Overwrites rows of a weight from row `first` on.
+    /// Overwrites rows of a weight, starting at row `first`.
     ///
     /// # Errors
-    /// [`Error::Config`] for an unknown weight, rows that are not whole, and rows beyond its last.
+    /// [`Error::Config`] for an unknown weight, incomplete rows, and rows after its last.
     pub fn upload_rows(&self, name: &str, first: usize, values: &[f32]) -> Result<()> {
         let weight = self.known(name)?;
         self.note_change();
@@ -466,7 +467,7 @@ impl Weights {
         Ok(out)
     }
 
-    /// [`Weights::download_gradient`] laid out as the weight is in its files; of a trained weight.
+    /// [`Weights::download_gradient`] in the layout of the weight's files; for a trained weight.
     pub async fn gradient_as_stored(&self, weight: &Weight) -> Result<Vec<f32>> {
         Ok(weight.spec.to_stored(self.download_gradient(weight).await?))
     }
@@ -485,7 +486,7 @@ struct FlatLayout {
 }
 
 impl FlatLayout {
-    /// The segment and offset of `elements` more.
+    /// Returns the segment and offset for `elements` more.
     fn place(&mut self, elements: usize) -> (usize, usize) {
         let padded = elements.next_multiple_of(self.align);
         if self.segments.last().is_none_or(|used| used + padded > self.limit) {

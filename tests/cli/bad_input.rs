@@ -76,10 +76,10 @@ fn a_truncated_weight_file_is_refused() {
     let whole = place.read(MODEL);
     for bytes in [0, 7, 8, 100, 5000, whole.len() - 1] {
         place.write(MODEL, &whole[..bytes]);
-        nothing_runs(&place, 1, &["model.safetensors", "is truncated", "get the file again"]);
+        nothing_runs(&place, 1, &["model.safetensors", "is truncated", "download it again"]);
     }
     place.write(MODEL, [&whole[..], b"more"].concat());
-    nothing_runs(&place, 1, &["model.safetensors", "get the file again"]);
+    nothing_runs(&place, 1, &["model.safetensors", "download it again"]);
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn a_header_of_impossible_length_is_refused() {
 fn a_tensor_of_another_type_or_shape_is_refused() {
     let Some(place) = place() else { return };
     edit(&place, MODEL, |header, _| header[QUERY]["dtype"] = json!("I32"));
-    nothing_runs(&place, 1, &["model.safetensors", QUERY, "I32", "F32, F16 and BF16", "convert"]);
+    nothing_runs(&place, 1, &["model.safetensors", QUERY, "I32", "F32, F16 or BF16", "convert"]);
     edit(&place, MODEL, |header, _| {
         header[QUERY]["dtype"] = json!("F32");
         header[QUERY]["shape"] = json!([32, 96]);
@@ -108,7 +108,7 @@ fn a_tensor_of_another_type_or_shape_is_refused() {
     nothing_runs(
         &place,
         1,
-        &["model.safetensors", QUERY, "[32, 96]", "[96, 32]", "do the files belong together?"],
+        &["model.safetensors", QUERY, "[32, 96]", "[96, 32]", "check that the files belong together"],
     );
 }
 
@@ -127,7 +127,7 @@ fn missing_and_unexpected_tensors_are_refused() {
     nothing_runs(
         &place,
         1,
-        &["model.safetensors", "has no tensor model.layers.2.", "do the files belong together?"],
+        &["model.safetensors", "has no tensor model.layers.2.", "check that the files belong together"],
     );
 }
 
@@ -238,7 +238,7 @@ fn an_empty_or_binary_dataset_is_refused() {
         (b"[]", &["the file has no rows"]),
         (b"{\"prompt\": \"\xff\", \"completion\": \"a\"}", &["rows.jsonl:1: not valid JSON"]),
         (b"\x00\x01\x02\x03", &["rows.jsonl:1: not valid JSON"]),
-        (b"PAR1....", &["Parquet", "is it cut off or damaged?"]),
+        (b"PAR1....", &["Parquet", "it is truncated or damaged"]),
     ];
     for (content, parts) in contents {
         place.write("rows.jsonl", content);
@@ -318,7 +318,7 @@ fn a_panic_in_the_tokenizer_library_is_an_error_of_one_sentence() {
     file["normalizer"] = json!({"type": "Sequence", "normalizers": [empty, {"type": "NFKD"}]});
     place.write("tiny_tied/tokenizer.json", file.to_string());
     place.write("rows.jsonl", completions());
-    let parts = ["rows.jsonl:1: text: ", "tokenizer.json cannot encode it (index out of bounds"];
+    let parts = ["rows.jsonl:1: text: ", "tokenizer.json (index out of bounds"];
     place.refuses(SCORE, 1, &parts);
 }
 

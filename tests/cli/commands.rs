@@ -497,6 +497,6 @@ fn an_exported_reward_model_rates_as_its_adapter_does() {
     place.refuses("judge --judge reward --input pairs.jsonl --judge-model tiny_reward_lora", 2, &ways);
     // The end-of-sequence token after a response is read, too.
     assert_ne!(judge(&format!("{adapter} --judge-no-append-eos")), expected);
-    place.refuses("generate --model merged --prompt a", 1, &["is a reward model", "let it judge"]);
+    place.refuses("generate --model merged --prompt a", 1, &["is a reward model", "use it as the judge"]);
     place.refuses("export --model merged --output merged.gguf", 2, &["gguf", "reward model", "folder"]);
 }

@@ -220,7 +220,7 @@ fn a_failed_download_is_one_sentence_about_the_flag() {
     Outcome::of(endpoint).refused(2, &["HF_ENDPOINT"]);
     let mut token = generate("org/tiny");
     token.env("HF_TOKEN", "hf_a b");
-    Outcome::of(token).refused(2, &["HF_TOKEN: holds no token"]);
+    Outcome::of(token).refused(2, &["HF_TOKEN: is not a token"]);
     let rows = "sft --model tiny_tied --dataset org/none --output-dir run";
     Outcome::of(place.online(&hub, rows)).refused(2, &["--dataset: org/none is no file here"]);
 }
@@ -234,7 +234,7 @@ fn the_token_is_in_no_output_and_corrupt_content_is_not_kept() {
     command.env("HF_TOKEN", TOKEN);
     let outcome = Outcome::of(command);
     assert!(!outcome.err.contains(TOKEN) && !outcome.out.contains(TOKEN));
-    outcome.ended(1, &["org/tiny: model.safetensors: ", "another hash", "nothing of it is kept"]);
+    outcome.ended(1, &["org/tiny: model.safetensors: ", "does not have the hash", "nothing of it is kept"]);
     let blobs = place.names("hf/hub/models--org--tiny/blobs");
     assert!(!blobs.iter().any(|name| name.len() >= 64), "{blobs:?}");
     hub.state().damages = false;

@@ -84,7 +84,7 @@ fn export_writes_into_a_new_folder_or_not_at_all() {
     place.refuses(&format!("{export} there.gguf"), 2, &["--output", "there.gguf is there already"]);
     place.refuses(&format!("{export} folder --dtype q8_0"), 2, &["--dtype", "q8_0", "ends in .gguf"]);
     // llama.cpp has no word-level tokenizer.
-    place.refuses(&format!("{export} model.GGUF"), 1, &["tokenizer.json", "no such tokenizer"]);
+    place.refuses(&format!("{export} model.GGUF"), 1, &["tokenizer.json", "does not support this tokenizer"]);
     assert!(!place.path("model.GGUF").exists());
     place.oaif(&format!("{export} empty")).done();
 }
@@ -190,7 +190,9 @@ fn a_chat_template_of_an_adapter_that_differs_from_the_models_gives_a_warning() 
     let line = "score --model tiny --adapter tiny_lora --input rows.jsonl";
     assert!(!place.oaif(line).done().err.contains("chat_template"));
     place.write("tiny_lora/chat_template.jinja", "{{ messages }}");
-    assert!(place.oaif(line).done().err.contains("tiny_lora has another chat_template.jinja than the model"));
+    assert!(
+        place.oaif(line).done().err.contains("tiny_lora has a different chat_template.jinja than the model")
+    );
 }
 
 #[test]

@@ -181,16 +181,16 @@ fn a_refusal_names_the_tree_and_the_reason() {
     };
     assert_eq!(
         why(vec![1], vec![2, 96]),
-        "response 1 of tree 1: has the token id 96 at 1, the model knows those below 96"
+        "response 1 of tree 1: has the token id 96 at 1, but the model's vocabulary ends at 96"
     );
-    assert_eq!(why(vec![], vec![2]), "prompt of tree 1: has no token, at least one is needed");
-    assert_eq!(why(vec![1], vec![]), "response 1 of tree 1: has no token, at least one is needed");
+    assert_eq!(why(vec![], vec![2]), "prompt of tree 1: has no tokens, but at least one is required");
+    assert_eq!(why(vec![1], vec![]), "response 1 of tree 1: has no tokens, but at least one is required");
     assert_eq!(why(vec![1; 3000], vec![2]), "tree 1 has 3000 tokens, the model takes 128: shorten it");
     let wide = Tree { prompt: vec![1; 100], responses: vec![vec![2; 20]; 5] };
     let error = scorer.score(&[wide]).wait().unwrap_err().to_string();
     assert_eq!(
         error,
-        "capacity: a tree takes 195 tokens, 100 targets and 5 sequences, there is room for 150 tokens, 140 targets and 4 \
-         sequences: ask for more"
+        "capacity: a tree takes 195 tokens, 100 targets and 5 sequences, but the capacity is 150 tokens, 140 targets and \
+         4 sequences: use a larger capacity"
     );
 }

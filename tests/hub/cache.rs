@@ -66,7 +66,7 @@ fn offline_the_hub_is_not_asked() {
     place.hub.seen();
     place.settings.offline = true;
     assert_eq!(place.fetch("org/name").unwrap(), snapshot);
-    place.refuses("org/other", &["is not in the cache ", "HF_HUB_OFFLINE forbids to download it"]);
+    place.refuses("org/other", &["is not in the cache ", "HF_HUB_OFFLINE is set: unset it"]);
     place.refuses("org/name@v1", &["is not in the cache ", "HF_HUB_OFFLINE"]);
     assert_eq!(place.hub.seen().len(), 0);
 }

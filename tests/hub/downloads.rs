@@ -51,7 +51,7 @@ fn an_interrupted_download_is_resumed() {
 fn a_download_that_a_process_left_is_resumed_by_the_next() {
     let place = Place::new();
     place.hub.state().cuts.extend([400_000, 0, 0, 0, 0]);
-    let why = place.refuses("org/name", &["after 391 KiB of 977 KiB", "try again", "goes on from there"]);
+    let why = place.refuses("org/name", &["after 391 KiB of 977 KiB", "try again", "continues from there"]);
     assert!(matches!(why, oaif::unstable::error::Error::Hub { .. }), "{why:?}");
     // The received part is kept, but is not visible as a file.
     assert!(place.kept().iter().any(|name| name.ends_with(".incomplete")));
@@ -211,7 +211,7 @@ fn only_the_rows_of_the_named_split_are_downloaded() {
     assert_eq!(rows(Some("test")).unwrap(), ["data/test.jsonl"]);
     assert!(place.kept().contains(&format!("datasets--org--rows/snapshots/{COMMIT}/data/test.jsonl")));
     let why = rows(Some("a.arrow")).unwrap_err().to_string();
-    assert!(why.contains("a.arrow is not read"), "{why}");
+    assert!(why.contains("a.arrow is not supported"), "{why}");
 }
 
 #[test]

@@ -17,12 +17,15 @@ fn nothing_of_the_weights(place: &Place) {
 fn content_with_a_wrong_hash_is_not_kept() {
     let place = Place::new();
     place.hub.state().damages = true;
-    place.refuses("org/name", &[WEIGHTS, "another hash than the hub gives", "nothing of it is kept"]);
+    place.refuses(
+        "org/name",
+        &[WEIGHTS, "does not have the hash that the hub reports", "nothing of it is kept"],
+    );
     nothing_of_the_weights(&place);
     // Nor is it stored under the wrong hash given by the hub.
     place.hub.state().damages = false;
     place.hub.state().hash = Some("0".repeat(64));
-    place.refuses("org/name", &[WEIGHTS, "another hash"]);
+    place.refuses("org/name", &[WEIGHTS, "does not have the hash"]);
     nothing_of_the_weights(&place);
     place.hub.state().hash = None;
     place.fetch("org/name").unwrap();
@@ -33,7 +36,7 @@ fn content_with_a_wrong_hash_is_not_kept_after_a_resume() {
     let place = Place::new();
     place.hub.state().damages = true;
     place.hub.state().cuts.push_back(5000);
-    place.refuses("org/name", &["another hash"]);
+    place.refuses("org/name", &["does not have the hash"]);
     nothing_of_the_weights(&place);
 }
 
@@ -42,16 +45,17 @@ fn content_with_a_wrong_size_is_not_kept() {
     for size in [999_999, 1_000_001, 10] {
         let place = Place::new();
         place.hub.state().size = Some(size);
-        place.refuses("org/name", &[WEIGHTS, "1000000 bytes where it gives", &format!("{size} as the size")]);
+        place.refuses("org/name", &[WEIGHTS, "1000000 bytes, but reports", &format!("a size of {size}")]);
         nothing_of_the_weights(&place);
     }
 }
 
 #[test]
 fn content_with_a_wrong_size_is_not_kept_if_no_length_is_sent() {
-    for (size, told) in
-        [(100, "sends more than the 100 bytes"), (1_000_001, "sends 1000000 bytes where it gives 1000001")]
-    {
+    for (size, told) in [
+        (100, "sends more than the 100 bytes"),
+        (1_000_001, "sends 1000000 bytes, but reports a size of 1000001"),
+    ] {
         let place = Place::new();
         place.hub.state().size = Some(size);
         place.hub.state().chunked = true;
@@ -68,7 +72,7 @@ fn an_impossible_size_is_refused_before_the_download() {
     for (size, told) in [(1 << 60, "1048576 TiB"), (u64::MAX, "16777216 TiB")] {
         let place = Place::new();
         place.hub.state().size = Some(size);
-        place.refuses("org/name", &[WEIGHTS, told, "that are believed"]);
+        place.refuses("org/name", &[WEIGHTS, told, "more than the limit of"]);
         assert_eq!(place.kept(), [""; 0]);
         assert!(place.hub.seen().iter().all(|s| !s.cdn && s.method != "GET" || s.path.contains("/api/")));
     }
@@ -101,10 +105,10 @@ fn a_listing_cannot_write_outside_the_cache() {
 fn a_commit_or_a_hash_cannot_write_outside_the_cache() {
     let place = Place::new();
     place.hub.state().listing = Some(r#"{"sha": "../../../../escaped", "siblings": []}"#.into());
-    place.refuses("org/name", &["as its commit, which is none"]);
+    place.refuses("org/name", &["reports the invalid commit"]);
     place.hub.state().listing = None;
     place.hub.state().hash = Some("../../escaped".into());
-    place.refuses("org/name", &["no etag that could name it"]);
+    place.refuses("org/name", &["no etag that can be its name"]);
     let files: Vec<_> =
         std::fs::read_dir(place.dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert!(files.len() <= 1, "{files:?}");
@@ -127,14 +131,14 @@ fn an_index_cannot_name_files_elsewhere() {
 fn an_endless_listing_is_refused() {
     let place = Place::new();
     place.hub.state().listing = Some(" ".repeat((32 << 20) + 2));
-    place.refuses("org/name", &["its listing is longer than 32 MiB"]);
+    place.refuses("org/name", &["its listing is longer than the limit of 32 MiB"]);
 }
 
 #[test]
 fn an_invalid_listing_is_an_error_that_names_hf_endpoint() {
     let place = Place::new();
     place.hub.state().listing = Some("<html>Welcome</html>".into());
-    place.refuses("org/name", &["is not what it should be", "is HF_ENDPOINT a hub?"]);
+    place.refuses("org/name", &["listing is invalid", "check that HF_ENDPOINT is a hub"]);
 }
 
 #[test]

@@ -32,7 +32,7 @@ fn a_gated_repository_asks_to_accept_the_licence() {
 fn a_missing_repository_revision_and_file_are_distinguished() {
     let place = Place::new();
     place.refuses("org/none", &["does not exist as a model (404", "check the name"]);
-    place.refuses("org/name@none", &["has no revision none (404", "behind @"]);
+    place.refuses("org/name@none", &["has no revision none (404", "after @"]);
     let listing = r#"{"sha": "0123456789abcdef0123456789abcdef01234567", "siblings": [{"rfilename": "config.json"},
         {"rfilename": "model.safetensors"}, {"rfilename": "vocab.txt"}]}"#;
     place.hub.state().listing = Some(listing.into());
@@ -43,7 +43,8 @@ fn a_missing_repository_revision_and_file_are_distinguished() {
 fn a_repository_without_safetensors_is_refused_by_what_it_has() {
     let place = Place::new();
     place.hub.add("models/org/pickle", &[("config.json", b"{}"), ("pytorch_model.bin", b"x")]);
-    place.refuses("org/pickle", &["has no model.safetensors, only pytorch_model.bin, which is not read"]);
+    place
+        .refuses("org/pickle", &["has no model.safetensors, only pytorch_model.bin, which is not supported"]);
     assert_eq!(place.kept(), [""; 0]);
 }
 
@@ -72,14 +73,14 @@ fn an_unreachable_hub_is_not_needed_if_the_cache_is_complete() {
     place.settings.endpoint = "http://127.0.0.1:9".into();
     let mut told = Told::default();
     assert_eq!(place.fetch_as("org/name", &Wanted::Model, &mut told).unwrap(), snapshot);
-    assert!(told.warnings[0].contains("what the cache holds is used"), "{:?}", told.warnings);
+    assert!(told.warnings[0].contains("the cached files are used"), "{:?}", told.warnings);
 }
 
 #[test]
 fn after_repeated_failures_the_received_part_is_kept() {
     let place = Place::new();
     place.hub.state().cuts.extend([0; 5]);
-    place.refuses("org/name", &["model.safetensors: ", "after 0 bytes of 977 KiB", "goes on from there"]);
+    place.refuses("org/name", &["model.safetensors: ", "after 0 bytes of 977 KiB", "continues from there"]);
 }
 
 #[test]

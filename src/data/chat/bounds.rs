@@ -1,7 +1,7 @@
-//! Bounds on what a template may take: a template comes with a model and may be broken or hostile.
+//! Limits on the resources of a template. A template comes with a model and may be broken or hostile.
 //!
-//! Fuel bounds its steps and its memory, a stack of its own its recursion, a clock its time. What fuel does not see,
-//! [`super::source`] keeps small before the template is parsed.
+//! Fuel limits its steps and memory, a separate stack its recursion, and a timeout its time. What fuel does not count
+//! is limited by [`super::source`] before the template is parsed.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -12,20 +12,21 @@ use minijinja::{Environment, Error, ErrorKind, State, Value};
 
 use super::source;
 
-/// One instruction costs 1, and so do 64 bytes of memory: at most 256 MiB.
+/// One instruction costs 1, and so do 64 bytes of memory, which allows at most 256 MiB.
 const FUEL: u64 = 4 << 20;
-/// Stack of the thread that a template runs on. Memory is taken only where it is used.
+/// The stack size of the thread that runs a template. Only used pages take memory.
 const STACK: usize = 128 << 20;
-/// A conversation takes a millisecond; this much only where the machine is overloaded or the template runs away.
+/// A conversation takes about a millisecond. The timeout is reached only on an overloaded machine or by a runaway
+/// template.
 const TIME: Duration = Duration::from_secs(10);
-/// minijinja's depth of calls: 4 a macro.
+/// minijinja's limit of call depth; a macro takes 4.
 const RECURSION: usize = 200;
-/// What it costs to look at one item of a list or a map.
+/// The cost of visiting one item of a list or a map.
 const ITEM: u64 = 4;
-/// How deep lists and maps that a template builds may be nested.
+/// The deepest nesting of lists and maps that a template builds.
 const DEPTH: usize = 64;
 
-/// A new environment with these bounds.
+/// Creates an environment with these limits.
 pub(crate) fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
     environment.set_fuel(Some(FUEL));
@@ -48,7 +49,7 @@ pub(crate) fn add_template(
     })
 }
 
-/// Renders the template `name`. The error says what the template refuses, or which bound it meets.
+/// Renders the template `name`. The error is the template's exception, or names the limit that was exceeded.
 pub(crate) fn render(
     environment: &Arc<Environment<'static>>,
     name: &'static str,
@@ -58,7 +59,7 @@ pub(crate) fn render(
     on_own_stack(move || environment.get_template(name).and_then(|t| t.render(context)).map_err(described))
 }
 
-/// The variables that the template `name` uses and does not set.
+/// Returns the variables that the template `name` uses and does not set.
 pub(crate) fn variables(
     environment: &Arc<Environment<'static>>,
     name: &'static str,
@@ -69,7 +70,8 @@ pub(crate) fn variables(
     })
 }
 
-/// Runs `work` on a thread with a large stack. One that takes too long is left behind: a thread cannot be stopped.
+/// Runs `work` on a thread with a large stack. After a timeout the thread is abandoned, since a thread cannot be
+/// stopped.
 #[cfg(not(target_arch = "wasm32"))]
 fn on_own_stack<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, String> + Send + 'static,
@@ -79,14 +81,14 @@ fn on_own_stack<T: Send + 'static>(
 
     let (sender, receiver) = mpsc::sync_channel(1);
     let run = move || {
-        // Nobody receives it after the time is over.
+        // After the timeout there is no receiver.
         let _ = sender.send(work());
     };
     thread::Builder::new()
         .name("template".to_owned())
         .stack_size(STACK)
         .spawn(run)
-        .map_err(|e| format!("no thread can be started for it: {e}"))?;
+        .map_err(|e| format!("cannot start a thread for it: {e}"))?;
     receiver.recv_timeout(TIME).unwrap_or_else(|e| {
         Err(match e {
             mpsc::RecvTimeoutError::Timeout => format!("it took longer than {} seconds", TIME.as_secs()),
@@ -95,7 +97,7 @@ fn on_own_stack<T: Send + 'static>(
     })
 }
 
-/// In a browser, which has no other thread: its fuel bounds what a template does.
+/// In a browser there is no other thread; only fuel limits the template.
 #[cfg(target_arch = "wasm32")]
 fn on_own_stack<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     work()
@@ -103,16 +105,15 @@ fn on_own_stack<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String
 
 fn described(error: Error) -> String {
     match error.kind() {
-        ErrorKind::OutOfFuel => {
-            "it takes too many steps or too much memory: does it loop for ever?".to_owned()
-        }
+        ErrorKind::OutOfFuel => "it takes too many steps or too much memory: it may loop forever".to_owned(),
         _ => error.to_string(),
     }
 }
 
-/// What `{% set … = … %}` holds: shallow, and without namespaces, so that no value holds itself.
+/// Checks the value of `{% set … = … %}`: its nesting is limited and it has no namespaces, so that no value contains
+/// itself.
 fn held(state: &mut State, value: Value, attribute: bool) -> Result<Value, Error> {
-    // minijinja adds lists only when the sum is used: a short one may stand for any number of items.
+    // minijinja concatenates lists lazily, so a small value may stand for any number of items.
     let sum = value.as_object().is_some_and(|object| object.type_name().ends_with("::MergeSeq"));
     let value = if sum {
         let items = value.try_iter()?.map(|item| state.consume_fuel(ITEM).map(|()| item));
@@ -137,7 +138,7 @@ fn check(value: &Value, depth: usize, attribute: bool, items: &mut u64) -> Resul
         return Err(Error::new(ErrorKind::InvalidOperation, why));
     }
     if depth == 0 {
-        return Err(Error::new(ErrorKind::InvalidOperation, "lists or maps are nested too deep"));
+        return Err(Error::new(ErrorKind::InvalidOperation, "lists or maps are nested too deeply"));
     }
     match object.repr() {
         ObjectRepr::Map => {

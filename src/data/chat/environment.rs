@@ -1,4 +1,4 @@
-//! minijinja, set up as `transformers` sets up Jinja2.
+//! minijinja, configured as `transformers` configures Jinja2.
 
 use web_time::SystemTime;
 
@@ -9,7 +9,7 @@ use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, Value, filters
 use super::strftime::strftime;
 use super::{bounds, json, methods, python};
 
-/// An environment without templates.
+/// Creates an environment without templates.
 pub(super) fn environment() -> Environment<'static> {
     let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
     let mut environment = bounds::environment();
@@ -30,14 +30,14 @@ pub(super) fn environment() -> Environment<'static> {
     environment.add_filter("float", float);
     environment.add_filter("default", default);
     environment.add_filter("d", default);
-    // Jinja2's markup.
+    // Escapes as Jinja2's markup does.
     let escaped = |value: &Value| {
         let text = python::str(value).replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
         text.replace('\'', "&#39;").replace('"', "&#34;")
     };
     environment.add_filter("escape", escaped);
     environment.add_filter("e", escaped);
-    // Python iterates over strings and maps and counts them, and over nothing else that is not a list.
+    // In Python, strings, maps and lists are iterable and have a length; nothing else has both.
     let sized = |value: &Value| matches!(value.kind(), ValueKind::String | ValueKind::Map | ValueKind::Seq);
     environment.add_test("sequence", sized);
     environment.add_test("iterable", move |value: &Value| {
@@ -50,7 +50,7 @@ pub(super) fn environment() -> Environment<'static> {
     environment
 }
 
-/// What cannot be read as a number is the default.
+/// The default replaces a value that cannot be read as a number.
 fn or_default(read: Result<Value, Error>, default: Option<Value>, otherwise: Value) -> Result<Value, Error> {
     read.or_else(|e| match e.kind() {
         ErrorKind::InvalidOperation => Ok(default.unwrap_or(otherwise)),
@@ -58,7 +58,7 @@ fn or_default(read: Result<Value, Error>, default: Option<Value>, otherwise: Val
     })
 }
 
-/// `value`, or `other` where it is not defined (or, with `boolean`, empty).
+/// Returns `value`, or `other` if it is undefined (or, with `boolean`, empty).
 fn default(
     value: Value,
     other: Option<Value>,

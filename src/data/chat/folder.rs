@@ -1,4 +1,4 @@
-//! What a model's folder says of chat templates, as `transformers` 5 reads it.
+//! The chat templates in a model's folder, found as `transformers` 5 finds them.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,11 +8,12 @@ use serde_json::Value;
 use crate::error::{Error, Result};
 use crate::files;
 
-/// Templates by name, each with the file that it stands in. One that has no name is "default".
+/// Templates by name, each with the file that contains it. A template without a name is "default".
 pub(crate) type Templates = BTreeMap<String, (PathBuf, String)>;
 
-/// The templates of the model in `dir`: those of `chat_template.jinja` and `additional_chat_templates/NAME.jinja`;
-/// without such files, those of `tokenizer_config.json`; without these, the one of `chat_template.json`.
+/// Returns the templates of the model in `dir`: those of `chat_template.jinja` and
+/// `additional_chat_templates/NAME.jinja`; without such files, those of `tokenizer_config.json`; without these, the one
+/// of `chat_template.json`.
 pub(crate) fn templates(dir: &Path, config: &Value) -> Result<Templates> {
     let mut templates = Templates::new();
     let default = dir.join("chat_template.jinja");
@@ -46,7 +47,8 @@ fn jinja(path: PathBuf) -> Result<(PathBuf, String)> {
     Ok((path, source))
 }
 
-/// `"chat_template"` of a JSON file: a string, a list of `{"name", "template"}`, or an object with a template a name.
+/// Reads `"chat_template"` of a JSON file: a string, a list of `{"name", "template"}`, or an object of templates by
+/// name.
 fn named(path: &Path, value: &Value) -> Result<Templates> {
     let bad = || {
         let why = "\"chat_template\" is neither a string, nor a list of {\"name\", \"template\"}, nor an object of strings";

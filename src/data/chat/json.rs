@@ -1,4 +1,4 @@
-//! `tojson` as `transformers` defines it: Python's `json.dumps`, nothing escaped for HTML.
+//! `tojson` as `transformers` defines it: Python's `json.dumps` without HTML escaping.
 
 use minijinja::value::{Kwargs, ObjectRepr, Rest, ValueKind};
 use minijinja::{Error, ErrorKind, State, Value};
@@ -55,9 +55,9 @@ impl Dumps {
             ValueKind::Bool => self.out.push_str(if value.is_true() { "true" } else { "false" }),
             ValueKind::Number => self.out.push_str(&number(value)),
             ValueKind::String => self.string(state, value.as_str().unwrap_or_default())?,
-            ValueKind::Undefined => return Err(not_json("what is not defined")),
+            ValueKind::Undefined => return Err(not_json("an undefined value")),
             _ => {
-                let Some(object) = value.as_object() else { return Err(not_json("such a value")) };
+                let Some(object) = value.as_object() else { return Err(not_json("a value of this type")) };
                 match object.repr() {
                     ObjectRepr::Map => {
                         let mut pairs: Vec<_> = object.try_iter_pairs().into_iter().flatten().collect();
@@ -80,7 +80,7 @@ impl Dumps {
                         };
                         self.items(state, ('[', ']'), depth, items, item)?;
                     }
-                    _ => return Err(not_json("such a value")),
+                    _ => return Err(not_json("a value of this type")),
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! Methods of Python's strings, lists and dictionaries that minijinja-contrib does not have.
+//! Methods of Python's strings, lists and dictionaries that minijinja-contrib lacks.
 
 use minijinja::value::{Kwargs, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State, Value};
@@ -6,7 +6,7 @@ use minijinja_contrib::pycompat;
 
 use super::python;
 
-/// Calls `method` of `value`.
+/// Calls `method` on `value`.
 pub(super) fn call(state: &mut State, value: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {
     let known = match (value.kind(), value.as_str()) {
         (ValueKind::String, Some(text)) => string(state, text, method, args)?,
@@ -100,7 +100,7 @@ fn string(state: &mut State, text: &str, method: &str, args: &[Value]) -> Result
     }))
 }
 
-/// Refuses a format string with a width that only fills the memory.
+/// Returns an error for a format string with a width so large that the result would fill the memory.
 fn bounded_widths(format: &str) -> Result<(), Error> {
     const DIGITS: usize = 4;
     let (mut digits, mut within) = (0, false);
@@ -114,7 +114,7 @@ fn bounded_widths(format: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// How many characters `text` lacks to be `width` wide.
+/// The number of characters by which `text` is shorter than `width`.
 fn padding(state: &mut State, text: &str, width: usize) -> Result<usize, Error> {
     let count = width.saturating_sub(text.chars().count());
     state.consume_fuel(count as u64 / 16)?;
@@ -157,12 +157,12 @@ fn split(text: &str, separator: Option<&str>, limit: Option<usize>, right: bool)
     Ok(Value::from_iter(parts.into_iter().map(Value::from)))
 }
 
-/// What Python takes for white space.
+/// Whether Python treats the character as white space.
 pub(super) fn space(c: char) -> bool {
     c.is_whitespace() || ('\x1c'..='\x1f').contains(&c)
 }
 
-/// `method` of the characters from `start` to `end`.
+/// Calls `method` on the characters from `start` to `end`.
 fn within(
     state: &mut State,
     text: &str,

@@ -1,4 +1,4 @@
-//! Chat templates: Jinja, set up as `transformers` sets it up.
+//! Chat templates: Jinja, configured as in `transformers`.
 
 pub(crate) mod bounds;
 mod environment;
@@ -24,11 +24,11 @@ use super::tokenizer;
 use crate::error::{Error, Result};
 use crate::gguf;
 
-/// The templates that are used, by name.
+/// The names of the templates that are used.
 const DEFAULT: &str = "default";
 const TOOL_USE: &str = "tool_use";
 
-/// A model's chat templates: usually one, sometimes another for conversations with tools.
+/// The chat templates of a model: usually one, sometimes a second one for conversations with tools.
 #[derive(Debug)]
 pub struct ChatTemplate {
     environment: Arc<Environment<'static>>,
@@ -37,9 +37,9 @@ pub struct ChatTemplate {
 }
 
 impl ChatTemplate {
-    /// The templates of the model in `dir`: `chat_template.jinja` and `additional_chat_templates/tool_use.jinja`, or
-    /// else `chat_template` in `tokenizer_config.json` or `chat_template.json` (a string, or one a name). `None` where
-    /// there is none.
+    /// Loads the templates of the model in `dir`: `chat_template.jinja` and `additional_chat_templates/tool_use.jinja`,
+    /// or else `chat_template` in `tokenizer_config.json` or `chat_template.json` (a string, or several by name).
+    /// Returns `None` if there are none.
     pub fn load(dir: &Path) -> Result<Option<ChatTemplate>> {
         let config = gguf::json(dir, "tokenizer_config.json")?.1.unwrap_or_default();
         let templates = folder::templates(dir, &config)?;
@@ -58,14 +58,14 @@ impl ChatTemplate {
         Ok(Some(ChatTemplate { environment: Arc::new(environment), names, special_tokens }))
     }
 
-    /// The conversation as the model reads it; with `add_generation_prompt`, up to where its answer begins.
-    /// What the template refuses is [`Error::Config`].
+    /// Renders a conversation as the model reads it; with `add_generation_prompt`, up to the beginning of the response.
+    /// An exception of the template is [`Error::Config`].
     pub fn render(&self, conversation: &Conversation, add_generation_prompt: bool) -> Result<String> {
         let given = |name: &str| conversation.variables.get(name).filter(|value| !value.is_null());
         let wanted =
             if given("tools").is_some() && self.names.contains(&TOOL_USE) { TOOL_USE } else { DEFAULT };
         if !self.names.contains(&wanted) {
-            let why = "the model has none named \"default\": put a chat_template.jinja into its folder";
+            let why = "the model has none named \"default\": add a chat_template.jinja to its folder";
             return Err(Error::config("chat template", why));
         }
         let mut variables = self.special_tokens.clone();
@@ -79,11 +79,11 @@ impl ChatTemplate {
     }
 }
 
-/// Names that a message's reasoning is written under. Templates read the first.
+/// The keys that hold a message's reasoning. Templates read the first.
 const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
 
-/// A message as `transformers` gives it to a template: without what is null, and its reasoning under every name that
-/// templates look for.
+/// Converts a message as `transformers` passes it to a template: without null values, and with its reasoning under
+/// every key that templates read.
 fn as_read(message: &Message) -> Json {
     let keys = message.keys();
     let mut read = Map::new();
@@ -98,7 +98,7 @@ fn as_read(message: &Message) -> Json {
     Json::Object(read)
 }
 
-/// What the model reads for `prompt`: a string as it is, a conversation up to where the answer begins.
+/// The text that the model reads for `prompt`: a string unchanged, a conversation up to the beginning of the response.
 pub fn render_prompt(prompt: &Text, template: Option<&ChatTemplate>) -> Result<String> {
     match prompt {
         Text::Plain(text) => Ok(text.clone()),
@@ -106,8 +106,8 @@ pub fn render_prompt(prompt: &Text, template: Option<&ChatTemplate>) -> Result<S
     }
 }
 
-/// What the model reads for `prompt` and `answer` together; both are of one kind. It begins with [`render_prompt`] of
-/// the prompt, unless a template renders a prompt differently once its answer follows.
+/// The text that the model reads for `prompt` and `answer`, which are both strings or both conversations. It begins
+/// with [`render_prompt`] of the prompt, unless a template renders a prompt differently when its response follows.
 pub fn render_whole(prompt: Option<&Text>, answer: &Text, template: Option<&ChatTemplate>) -> Result<String> {
     match (prompt, answer) {
         (None, Text::Plain(text)) => Ok(text.clone()),
@@ -119,16 +119,16 @@ pub fn render_whole(prompt: Option<&Text>, answer: &Text, template: Option<&Chat
             required(template)?.render(&whole, false)
         }
         (Some(_), _) => Err(Error::config(
-            "answer",
-            "is a string or a conversation, and its prompt is not: make both the same",
+            "response",
+            "must be a string or a conversation like its prompt: make both the same",
         )),
     }
 }
 
 fn required(template: Option<&ChatTemplate>) -> Result<&ChatTemplate> {
     template.ok_or_else(|| {
-        let why = "the dataset has conversations but the model has no chat template: give the rows as strings, or \
-                   put a chat_template.jinja into the model's folder";
+        let why = "the dataset has conversations, but the model has no chat template: use rows of strings, or \
+                   add a chat_template.jinja to the model's folder";
         Error::config("chat template", why)
     })
 }

@@ -1,4 +1,4 @@
-//! Values as Python writes them.
+//! Values formatted as in Python.
 
 use std::fmt::Write;
 use std::sync::LazyLock;
@@ -7,7 +7,7 @@ use minijinja::Value;
 use minijinja::value::{ObjectRepr, ValueKind};
 use regex::Regex;
 
-/// Python's `str(value)`; nothing for what is not defined, as Jinja2 has it.
+/// Python's `str(value)`; empty for an undefined value, as in Jinja2.
 pub(super) fn str(value: &Value) -> String {
     match value.as_str() {
         Some(text) => text.to_owned(),

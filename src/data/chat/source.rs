@@ -1,23 +1,23 @@
-//! What is done to a template's text before it is parsed.
+//! Preprocessing of a template's source before it is parsed.
 
-/// The filter around the value of a `{% set … %}`; see [`super::bounds`].
+/// The name of the filter that is put around the value of each `{% set … %}`; see [`super::bounds`].
 pub(super) const HELD: &str = "__held";
 
-/// The longest public template has 20 KB.
+/// The largest size in bytes; the longest public template has 20 KB.
 const LONGEST: usize = 512 << 10;
-/// The longest tag of a public template has 60 tokens. Parsing a tag recurses for each.
+/// The largest number of tokens in a tag; the longest in a public template has 60. The parser recurses for each token.
 const TOKENS: usize = 1000;
-/// Parsing an `if` recurses for each.
+/// The largest number of `elif` tags, for each of which the parser recurses.
 const ELIFS: usize = 1000;
-/// Brackets within brackets.
+/// The deepest nesting of brackets.
 const NESTED: usize = 50;
 
-/// The template as minijinja is to parse it: line ends as Jinja2 reads them, `{% generation %}` (which marks the
-/// assistant's part for masking) as the scope that it is, values of `{% set %}` checked. The error says what is too
-/// long.
+/// Converts the template to the form that minijinja parses: line ends as Jinja2 reads them, `{% generation %}` (which
+/// marks the assistant's part for masking) as a plain scope, values of `{% set %}` wrapped in a check. The error says
+/// which limit is exceeded.
 pub(super) fn prepared(source: &str) -> Result<String, String> {
     if source.len() > LONGEST {
-        return Err(format!("it has {} bytes, at most {LONGEST} are read", source.len()));
+        return Err(format!("it has {} bytes, more than the limit of {LONGEST}", source.len()));
     }
     let source = source.replace("\r\n", "\n").replace('\r', "\n");
     let mut out = String::with_capacity(source.len() + 256);
@@ -31,7 +31,7 @@ pub(super) fn prepared(source: &str) -> Result<String, String> {
             b'%' => tag_end(tag, "%}")?,
             _ => tag_end(tag, "}}")?,
         };
-        // The parser says what is wrong with a tag that does not end.
+        // The parser reports an unterminated tag.
         let (tag, after) = tag.split_at(end.unwrap_or(tag.len()));
         rest = after;
         if tag.starts_with("{#") || end.is_none() {
@@ -56,7 +56,7 @@ pub(super) fn prepared(source: &str) -> Result<String, String> {
         }
     }
     if elifs > ELIFS {
-        return Err(format!("it has {elifs} \"elif\" tags, at most {ELIFS} are read"));
+        return Err(format!("it has {elifs} \"elif\" tags, more than the limit of {ELIFS}"));
     }
     out.push_str(rest);
     Ok(out)
@@ -71,7 +71,7 @@ fn keyword(tag: &str) -> &str {
     inside.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default()
 }
 
-/// Where `tag` ends, behind its `close`; none within a string or a bracket ends it.
+/// Returns the end of `tag`, after its `close`, which does not count within strings and brackets.
 fn tag_end(tag: &str, close: &str) -> Result<Option<usize>, String> {
     let (mut tokens, mut word, mut open) = (0, false, Vec::new());
     let mut at = 2;
@@ -97,7 +97,7 @@ fn tag_end(tag: &str, close: &str) -> Result<Option<usize>, String> {
         if tokens > TOKENS || open.len() > NESTED {
             let start: String = tag.chars().take(40).collect();
             return Err(format!(
-                "the tag that begins with {start:?} has more than {TOKENS} tokens or {NESTED} brackets within brackets"
+                "the tag that begins with {start:?} has more than {TOKENS} tokens or {NESTED} nested brackets"
             ));
         }
         at += c.len_utf8();
@@ -105,7 +105,7 @@ fn tag_end(tag: &str, close: &str) -> Result<Option<usize>, String> {
     Ok(None)
 }
 
-/// The bytes of the string literal that `text` begins with.
+/// The length in bytes of the string literal at the beginning of `text`.
 fn string_length(text: &str) -> Option<usize> {
     let quote = text.chars().next()?;
     let mut chars = text.char_indices().skip(1);
@@ -132,7 +132,7 @@ fn end_of_raw(text: &str) -> usize {
     text.len()
 }
 
-/// A tag whose strings have `\\/` for `\/`: to Python that is no escape.
+/// Replaces `\/` in the strings of a tag by `\\/`, since Python does not treat it as an escape.
 fn as_python_reads(tag: &str) -> String {
     let (mut out, mut chars) = (String::with_capacity(tag.len()), tag.chars());
     while let Some(c) = chars.next() {
@@ -147,10 +147,11 @@ fn as_python_reads(tag: &str) -> String {
     out
 }
 
-/// `{% set a = b %}` as `{% set a = (b)|held(false) %}`, true where `a` is an attribute; a block as it is.
+/// Rewrites `{% set a = b %}` as `{% set a = (b)|held(false) %}`, with `true` if `a` is an attribute. Block sets are
+/// unchanged.
 fn checked_set(tag: &str) -> String {
     let end = tag.len() - 2 - usize::from(tag.ends_with("-%}") || tag.ends_with("+%}"));
-    // A target has neither strings nor comparisons, a filter of a block may.
+    // A target has neither strings nor comparisons, but the filter of a block may.
     match tag[..end].split_once('=') {
         Some((target, value)) if !target.contains('|') => {
             let attribute = target.contains('.');

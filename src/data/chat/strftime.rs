@@ -2,8 +2,8 @@
 
 use web_time::{SystemTime, UNIX_EPOCH};
 
-/// C's `strftime` in UTC (the standard library knows no local time), with the directives that templates use;
-/// others stay as they are.
+/// Formats a time in UTC like C's `strftime` (the standard library has no local time). Directives that templates do not
+/// use are left unchanged.
 pub(crate) fn strftime(format: &str, time: SystemTime) -> String {
     const DAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
     const MONTHS: [&str; 12] = [
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dates_are_written_as_strftime_writes_them() {
+    fn dates_are_formatted_as_by_strftime() {
         let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
         assert_eq!(strftime("%d %b %Y", at(951_827_696)), "29 Feb 2000");
         assert_eq!(

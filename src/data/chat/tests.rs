@@ -3,8 +3,8 @@ use serde_json::json;
 use super::*;
 use crate::files;
 
-/// Uses what templates in the wild use: methods of strings and maps, whitespace control, a namespace,
-/// `loop`, slices, `raise_exception`.
+/// Has the features that public templates use: methods of strings and maps, whitespace control, a namespace, `loop`,
+/// slices, `raise_exception`.
 const TEMPLATE: &str = "\
 {{- bos_token }}
 {%- set ns = namespace(turns=0) %}
@@ -47,7 +47,7 @@ fn turns(turns: &[(&str, &str)]) -> Conversation {
     Conversation { messages, ..Conversation::default() }
 }
 
-/// The expected texts were checked against jinja2 3.1.6 as transformers 5.23 sets it up.
+/// The expected texts are those of jinja2 3.1.6 with the settings of transformers 5.23.
 #[test]
 fn a_template_renders_as_in_transformers() {
     let template = template(TEMPLATE);
@@ -73,7 +73,7 @@ fn json_is_written_as_python_writes_it() {
 }
 
 #[test]
-fn a_prompt_and_its_answer_are_rendered_together() {
+fn a_prompt_and_its_response_are_rendered_together() {
     let template = template(TEMPLATE);
     let prompt = Text::Chat(turns(&[("user", "hi")]));
     let answer = Text::Chat(turns(&[("assistant", "yo")]));
@@ -89,7 +89,7 @@ fn a_prompt_and_its_answer_are_rendered_together() {
 }
 
 #[test]
-fn what_a_template_refuses_is_an_error_with_its_words() {
+fn an_exception_raised_by_a_template_is_an_error_with_its_message() {
     let refused = template(TEMPLATE).render(&turns(&[("assistant", "yo")]), true).unwrap_err();
     assert!(matches!(refused, Error::Config { .. }));
     assert!(refused.to_string().contains("roles must alternate: assistant"), "{refused}");
@@ -104,7 +104,7 @@ fn a_conversation_without_a_template_is_a_clear_error() {
     assert!(render_whole(Some(&prompt), &prompt, None).is_err());
 }
 
-/// A model's folder with these files, and what its template makes of a conversation with these variables.
+/// Writes a model's folder with these files, and renders a conversation with these variables by its template.
 fn rendered(given: &[(&str, &str)], variables: Json) -> Result<Option<String>> {
     let dir = tempfile::tempdir().unwrap();
     for (name, content) in given {
@@ -119,7 +119,7 @@ fn rendered(given: &[(&str, &str)], variables: Json) -> Result<Option<String>> {
 }
 
 #[test]
-fn the_template_is_found_in_each_of_its_places() {
+fn the_template_is_found_in_every_supported_place() {
     const CONFIG: &str = "tokenizer_config.json";
     let render = |given: &[(&str, &str)]| rendered(given, json!({})).unwrap();
     let list = r#"{"chat_template": [{"name": "tool_use", "template": "no"}, {"name": "default", "template": "list"}]}"#;
@@ -141,13 +141,13 @@ fn the_template_is_found_in_each_of_its_places() {
     assert!(broken.contains("chat_template.jinja: the chat template does not parse"), "{broken}");
     let odd = error(&[(CONFIG, r#"{"chat_template": 1}"#)]);
     assert!(odd.contains("tokenizer_config.json: \"chat_template\" is neither"), "{odd}");
-    // As in transformers, files replace what the configuration has.
+    // As in transformers, template files replace the configuration's templates.
     let additional = error(&[config, ("additional_chat_templates/tool_use.jinja", "tools")]);
     assert!(additional.contains("none named \"default\""), "{additional}");
 }
 
 #[test]
-fn tools_take_the_template_that_is_for_them() {
+fn conversations_with_tools_use_the_tool_template() {
     let files = [("chat_template.jinja", "plain"), ("additional_chat_templates/tool_use.jinja", "for tools")];
     let render =
         |given: &[(&str, &str)], tools: Json| rendered(given, json!({"tools": tools})).unwrap().unwrap();
@@ -158,7 +158,7 @@ fn tools_take_the_template_that_is_for_them() {
 
 /// The texts are those of `tokenizer.special_tokens_map` in transformers 5.24.
 #[test]
-fn a_template_sees_the_special_tokens_that_are_given() {
+fn a_template_has_the_special_tokens_of_the_files() {
     const TEMPLATE: (&str, &str) = (
         "chat_template.jinja",
         "{{ bos_token }}|{{ eos_token }}|{{ pad_token }}|{{ image_token }}|{{ bos_token is defined }}",
@@ -191,8 +191,9 @@ fn a_template_sees_the_special_tokens_that_are_given() {
     assert_eq!(own.unwrap().unwrap(), "V||||True");
 }
 
-/// Every case of `cases`, made by tests/fixtures/make_chat.py: equal, refused by both, refused by transformers
-/// alone, refused here alone, different. What is not supported is refused, never rendered otherwise.
+/// Runs every case of `cases`, which tests/fixtures/make_chat.py generates. The outcome is one of: equal, different, an
+/// error in both, an error only in transformers, an error only here. Unsupported cases must be errors, never a
+/// different text.
 fn compared(cases: &Json) -> (Vec<(String, &'static str)>, Vec<String>) {
     let (mut outcomes, mut differences) = (Vec::new(), Vec::new());
     for case in cases["cases"].as_array().unwrap() {
@@ -230,14 +231,14 @@ fn compared(cases: &Json) -> (Vec<(String, &'static str)>, Vec<String>) {
 }
 
 #[test]
-fn our_own_templates_render_as_in_transformers() {
+fn the_fixture_templates_render_as_in_transformers() {
     let cases = include_str!("../../../tests/fixtures/chat.json");
     let (outcomes, differences) = compared(&serde_json::from_str(cases).unwrap());
     assert!(outcomes.len() > 700);
     assert!(differences.is_empty(), "{} differ\n{}", differences.len(), differences.join("\n"));
 }
 
-/// `OAIF_TEMPLATES=FOLDER`, where `python tests/fixtures/make_chat.py FOLDER` was run.
+/// Needs `OAIF_TEMPLATES=FOLDER`, the folder that `python tests/fixtures/make_chat.py FOLDER` has written.
 #[test]
 fn templates_of_a_folder_render_as_in_transformers() {
     let Some(folder) = std::env::var_os("OAIF_TEMPLATES") else {
@@ -252,7 +253,7 @@ fn templates_of_a_folder_render_as_in_transformers() {
     assert!(differences.is_empty(), "{} differ\n{}", differences.len(), differences.join("\n"));
 }
 
-/// What a hostile template says, once it is stopped.
+/// The error message of a hostile template. It must be an error within a time limit.
 fn stopped(source: &str) -> String {
     let started = std::time::Instant::now();
     let render = |template: ChatTemplate| template.render(&turns(&[("user", "hi")]), true);
@@ -267,7 +268,7 @@ fn stopped(source: &str) -> String {
 }
 
 #[test]
-fn a_namespace_that_would_hold_itself_is_refused() {
+fn a_namespace_that_contains_itself_is_an_error() {
     for (before, value) in [
         ("", "ns"),
         ("", "[ns]"),
@@ -286,14 +287,14 @@ fn a_namespace_that_would_hold_itself_is_refused() {
 }
 
 #[test]
-fn long_chains_and_deep_nesting_are_refused_before_they_are_parsed() {
+fn long_chains_and_deep_nesting_are_errors_before_parsing() {
     let chain = |part: &str, count: usize| format!("{{{{ 1{} }}}}", part.repeat(count));
     for part in ["+1", ".a", "|e", "[0]", " if 1 else 1", " is odd", "(1)", " and 1", "~1", ", 1", " == 1"] {
         assert!(stopped(&chain(part, 24_000)).contains("more than 1000 tokens"), "{part}");
     }
     for start in ["-", "not ", "(", "[", "{1:", "f(", "x|f("] {
         let source = format!("{{{{ {}1 }}}}", start.repeat(24_000));
-        assert!(stopped(&source).contains("more than 1000 tokens or 50 brackets"), "{start}");
+        assert!(stopped(&source).contains("more than 1000 tokens or 50 nested brackets"), "{start}");
     }
     let elifs = format!("{{% if 0 %}}{}{{% endif %}}", "{% elif 0 %}".repeat(20_000));
     assert!(stopped(&elifs).contains("20000 \"elif\" tags"));
@@ -301,18 +302,18 @@ fn long_chains_and_deep_nesting_are_refused_before_they_are_parsed() {
     {
         assert!(stopped(&open.repeat(count)).contains("does not parse"));
     }
-    assert!(stopped(&" ".repeat(600 << 10)).contains("at most 524288 are read"));
+    assert!(stopped(&" ".repeat(600 << 10)).contains("more than the limit of 524288"));
 }
 
 #[test]
-fn what_is_long_but_no_chain_renders() {
+fn long_templates_without_chains_are_rendered() {
     let words = "{{ 'a' ~ 'b' }}".repeat(10_000);
     let template = template(&words);
     assert_eq!(template.render(&turns(&[]), true).unwrap().len(), 20_000);
 }
 
 #[test]
-fn a_template_that_loops_for_ever_or_grows_without_end_is_stopped() {
+fn templates_that_loop_forever_or_grow_without_bound_are_stopped() {
     let big = "{% set b = 'x' * 1000000 %}";
     for source in [
         "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
@@ -362,5 +363,5 @@ fn a_template_that_loops_for_ever_or_grows_without_end_is_stopped() {
         stopped(&format!("{big}{{{{ {grows} }}}}"));
     }
     let nested = "{% set x = [x] %}".repeat(20_000);
-    assert!(stopped(&format!("{nested}{{{{ x }}}}")).contains("nested too deep"));
+    assert!(stopped(&format!("{nested}{{{{ x }}}}")).contains("nested too deeply"));
 }

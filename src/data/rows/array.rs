@@ -1,4 +1,4 @@
-//! A JSON array of rows, alone or as a list within an object: only one row of it is in memory.
+//! A JSON array of rows, at the top level or as a list in an object. Only one row is in memory at a time.
 
 use std::io::{BufRead, Read};
 use std::path::PathBuf;
@@ -9,22 +9,22 @@ use super::json;
 use super::reader::{Record, Records, place};
 use crate::error::{Error, Result};
 
-/// Keys of an object under which a list of rows may stand.
+/// The keys of an object that may have the list of rows.
 const NAMES: [&str; 5] = ["data", "rows", "train", "examples", "instances"];
 
-/// The elements of an array, behind its bracket.
+/// The elements of an array, after its opening bracket.
 pub(super) struct Elements {
     input: Box<dyn BufRead>,
     path: PathBuf,
     number: usize,
     ended: bool,
-    /// Whether the array stands in an object, which goes on behind it.
+    /// Whether the array is inside an object, which continues after it.
     within: bool,
     bytes: Vec<u8>,
 }
 
 impl Elements {
-    /// The rows of an input that is such an array, or else the input.
+    /// Returns the rows of an input that is such an array, or else the input.
     pub fn of(mut input: Input, path: PathBuf) -> Result<Elements, Input> {
         let within = !input.head.starts_with(b"[");
         let start = match within {
@@ -45,7 +45,7 @@ impl Elements {
         place(&self.path, number).error(self.told(number, format!("not valid JSON: {why}")))
     }
 
-    /// Reads the next element into `bytes`; false at the array's end.
+    /// Reads the next element into `bytes`; returns false at the end of the array.
     fn read(&mut self) -> Result<bool> {
         self.bytes.clear();
         if self.ended {
@@ -56,7 +56,7 @@ impl Elements {
         loop {
             let buffer = self.input.fill_buf().map_err(unreadable(&self.path))?;
             if buffer.is_empty() {
-                return Err(self.failed(number, "the file ends before the array does: is it cut off?"));
+                return Err(self.failed(number, "the file ends before the end of the array: it is truncated"));
             }
             let mut end = None;
             let mut used = 0;
@@ -91,14 +91,14 @@ impl Elements {
                 return self.ends();
             }
             if empty {
-                return Err(self.failed(number, "nothing stands behind the comma: remove it"));
+                return Err(self.failed(number, "there is nothing after the comma: remove it"));
             }
             self.number = number;
             return Ok(true);
         }
     }
 
-    /// False, where the file ends as it should.
+    /// Returns false if the file ends correctly.
     fn ends(&mut self) -> Result<bool> {
         let mut last = None;
         loop {
@@ -114,7 +114,7 @@ impl Elements {
             (false, None) | (true, Some(b'}')) => Ok(false),
             (false, Some(_)) => Err(self.failed(self.number, "something follows the array")),
             (true, _) => {
-                Err(self.failed(self.number, "the file ends before its object does: is it cut off?"))
+                Err(self.failed(self.number, "the file ends before the end of its object: it is truncated"))
             }
         }
     }
@@ -133,8 +133,8 @@ impl Records for Elements {
     }
 }
 
-/// Where the list begins, behind its bracket, of a file that is one object with a list of rows in it, such as
-/// `{"version": 1, "data": [{…}, …]}`. JSON lines have such rows, too: theirs are followed by more.
+/// Returns the start of the list, after its bracket, in a file that is one object with a list of rows, such as
+/// `{"version": 1, "data": [{…}, …]}`. A row of JSON lines may look the same, but more rows follow it.
 fn list_in_object(input: &Input) -> Option<usize> {
     let head = &input.head[..];
     let mut object = Scanner { bytes: head, at: 0 };
@@ -157,14 +157,14 @@ fn list_in_object(input: &Input) -> Option<usize> {
     (!(complete && followed)).then_some(start)
 }
 
-/// Reads JSON as far as it is needed to find a key.
+/// A scanner of as much JSON as is needed to find a key.
 struct Scanner<'a> {
     bytes: &'a [u8],
     at: usize,
 }
 
 impl<'a> Scanner<'a> {
-    /// The next byte that is no white space.
+    /// Returns the next byte that is not white space.
     fn peek(&mut self) -> Option<u8> {
         let rest = &self.bytes[self.at..];
         self.at += rest.len() - rest.trim_ascii_start().len();
@@ -175,7 +175,7 @@ impl<'a> Scanner<'a> {
         (self.peek()? == byte).then(|| self.at += 1)
     }
 
-    /// A string with its quotes.
+    /// Reads a string with its quotes.
     fn string(&mut self) -> Option<&'a [u8]> {
         (self.peek()? == b'"').then_some(())?;
         let length = json::string_length(&self.bytes[self.at..]);
@@ -184,7 +184,7 @@ impl<'a> Scanner<'a> {
         Some(string)
     }
 
-    /// Passes over a value that holds no others.
+    /// Skips a value that is neither an object nor an array.
     fn scalar(&mut self) -> Option<()> {
         match self.peek()? {
             b'"' => drop(self.string()?),

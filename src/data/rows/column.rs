@@ -7,43 +7,44 @@ use serde_json::{Map, Value};
 
 use super::{Conversation, Message, Text};
 
-/// Why a row is unusable; the path and the line are added by [`super::Rows`].
+/// Why a row is unusable. [`super::Rows`] adds the path and the line.
 pub(super) type Why = String;
 
-/// One row. What is `null` in it is absent.
+/// One row. Columns that are `null` are absent.
 pub(super) struct Row {
     columns: Map<String, Value>,
-    /// Columns with a value that is no text, such as NaN, and what that is. Only those who use one need to know.
+    /// Columns with a value that is not valid text, such as NaN, and its description. It is an error only if such a
+    /// column is used.
     unusable: Vec<(String, &'static str)>,
 }
 
 impl Row {
-    /// The row of `columns`, of which some are `unusable`.
+    /// Creates the row of `columns`, of which some are `unusable`.
     pub(super) fn new(mut columns: Map<String, Value>, unusable: Vec<(String, &'static str)>) -> Row {
         columns.retain(|name, value| !value.is_null() && unusable.iter().all(|(other, _)| other != name));
         Row { columns, unusable }
     }
 
-    /// All columns that have something in them.
+    /// All columns with a value.
     #[cfg(test)]
     pub(super) fn columns(&self) -> &Map<String, Value> {
         &self.columns
     }
 
-    /// Whether there is something in `column`.
+    /// Whether `column` has a value.
     pub(super) fn has(&self, column: &str) -> bool {
         self.columns.contains_key(column) || self.unusable.iter().any(|(name, _)| name == column)
     }
 
-    /// What stands in `column`.
+    /// The value of `column`.
     pub(super) fn get(&self, column: &str) -> Result<Option<&Value>, Why> {
         match self.unusable.iter().find(|(name, _)| name == column) {
-            Some((_, what)) => Err(format!("column \"{column}\" has {what}: mend it or drop the row")),
+            Some((_, what)) => Err(format!("column \"{column}\" has {what}: correct it or remove the row")),
             None => Ok(self.columns.get(column)),
         }
     }
 
-    /// The string in `column`, if there is one.
+    /// The string in `column`, if it has a value.
     pub(super) fn string(&self, column: &str) -> Result<Option<String>, Why> {
         match self.get(column)? {
             None => Ok(None),
@@ -52,7 +53,7 @@ impl Row {
         }
     }
 
-    /// The string or the conversation in `column`.
+    /// The string or conversation in `column`.
     pub(super) fn text(&self, column: &str) -> Result<Text, Why> {
         const EXPECTED: &str = "a string or a list of {\"role\", \"content\"}";
         match self.get(column)? {
@@ -78,10 +79,12 @@ impl Row {
         let present: BTreeSet<_> = self.columns.keys().map(|name| format!("\"{name}\"")).collect();
         let present = present.into_iter().collect::<Vec<_>>().join(", ");
         let present = if present.is_empty() { "none" } else { &present };
-        format!("no column \"{column}\" (the row has {present}): rename one or say which column it is")
+        format!(
+            "no column \"{column}\" (the row has {present}): rename one, or set the option for this column's name"
+        )
     }
 
-    /// What the row gives the chat template: its tools (a list, or one as JSON text) and `chat_template_kwargs`.
+    /// The row's variables for the chat template: its tools (a list, or one as JSON text) and `chat_template_kwargs`.
     fn variables(&self) -> Result<Map<String, Value>, Why> {
         const OPTIONS: &str = "chat_template_kwargs";
         const OURS: [&str; 4] =
@@ -107,7 +110,7 @@ impl Row {
     }
 }
 
-/// Tools as a template takes them: a list of objects, or null where there is none.
+/// Converts tools to the form that a template expects: a list of objects, or null if there are none.
 fn tools(given: &Value) -> Result<Value, Why> {
     const EXPECTED: &str = "a list of JSON schemas, or that list as JSON text";
     let parsed = match given {
@@ -124,7 +127,7 @@ fn tools(given: &Value) -> Result<Value, Why> {
     }
 }
 
-/// A message as a row holds it: `"role"` (or `"from"`), `"content"` (or `"value"`) and other keys.
+/// Reads a message with `"role"` (or `"from"`), `"content"` (or `"value"`) and any other keys.
 impl TryFrom<&Value> for Message {
     type Error = String;
 
@@ -161,7 +164,7 @@ impl TryFrom<&Value> for Message {
     }
 }
 
-/// What a value is, in words.
+/// The description of a value's type.
 pub(super) fn kind_of(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
@@ -177,7 +180,7 @@ fn wrong_type(column: &str, found: &Value, expected: &str) -> Why {
     format!("column \"{column}\" is {}, expected {expected}", kind_of(found))
 }
 
-/// That an answer is a string or a conversation, as its prompt is.
+/// Checks that a response is a string or a conversation like its prompt.
 pub(super) fn check_kind(column: &str, answer: &Text, prompt: &Text) -> Result<(), Why> {
     if answer.kind() == prompt.kind() {
         return Ok(());

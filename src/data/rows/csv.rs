@@ -1,4 +1,4 @@
-//! Tables: CSV and TSV with a header. A cell is a string as it stands; one with nothing in it is an empty string.
+//! Tables: CSV and TSV with a header. Each cell is a string; an empty cell is an empty string.
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -14,7 +14,7 @@ use super::input::{Input, LONGEST, too_long, unreadable};
 use super::reader::{Record, Records, place};
 use crate::error::{Error, Result};
 
-/// The most columns of a table.
+/// The largest number of columns of a table.
 const MOST_COLUMNS: usize = 4096;
 
 pub(super) struct Table {
@@ -26,7 +26,7 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// What stands between the cells of the file at `path`, if its name says that it is a table.
+    /// Returns the delimiter of the file at `path`, if its name is that of a table.
     pub fn delimiter(path: &Path) -> Option<u8> {
         let name = path.file_name()?.to_str()?.to_ascii_lowercase();
         let plain = name.strip_suffix(".gz").unwrap_or(&name);
@@ -37,7 +37,7 @@ impl Table {
         }
     }
 
-    /// Reads the header.
+    /// Opens a table and reads its header.
     pub fn new(input: Input, path: &Path, delimiter: u8) -> Result<Table> {
         let read = Rc::new(Cell::new(0));
         let bounded = Bounded { input: input.bytes, read: read.clone() };
@@ -51,7 +51,7 @@ impl Table {
         }
         if table.record.len() > MOST_COLUMNS {
             return refuse(format!(
-                "its header has {} columns, more than the {MOST_COLUMNS} that are read: is it a table with a header?",
+                "its header has {} columns, more than the supported {MOST_COLUMNS}: check that it is a table with a header",
                 table.record.len()
             ));
         }
@@ -69,7 +69,7 @@ impl Table {
         }
     }
 
-    /// Reads the next record; false where there is none. The inner error is about this record, in this line.
+    /// Reads the next record; returns false at the end. The inner error is about this record, which is at this line.
     fn read_record(&mut self) -> Result<Result<bool, (usize, Why)>> {
         self.read.set(0);
         let error = match self.rows.read_byte_record(&mut self.record) {
@@ -85,7 +85,7 @@ impl Table {
             ErrorKind::UnequalLengths { expected_len, len, .. } => {
                 let cells = if len == 1 { "cell" } else { "cells" };
                 let why = format!(
-                    "has {len} {cells}, the header {expected_len}: put quotes around a cell that holds the delimiter"
+                    "has {len} {cells}, but the header has {expected_len}: quote cells that contain the delimiter"
                 );
                 Ok(Err((line, why)))
             }
@@ -121,10 +121,10 @@ impl Records for Table {
     }
 }
 
-/// Ends a row that has no end: a quote that is not closed takes the rest of the file for one cell.
+/// Limits the length of a row, since an unclosed quote would make the rest of the file one cell.
 struct Bounded {
     input: Box<dyn BufRead>,
-    /// Bytes since the row began, give or take a buffer.
+    /// The number of bytes since the start of the row, accurate to a buffer.
     read: Rc<Cell<usize>>,
 }
 

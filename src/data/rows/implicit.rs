@@ -1,12 +1,12 @@
-//! Prompts that a preference row does not state.
+//! Implicit prompts of preference rows.
 
 use serde_json::Value;
 
 use super::column::{Row, Why, check_kind};
 use super::{Columns, Conversation, Text};
 
-/// [prompt, chosen, rejected] of a preference row whose prompt is what both answers begin with; `None` for a row
-/// that is not one or states its prompt.
+/// Returns [prompt, chosen, rejected] of a preference row whose prompt is the common beginning of both responses;
+/// `None` for a row that is not a preference or has an explicit prompt.
 pub(super) fn pair_with_implicit_prompt(row: &Row, columns: &Columns) -> Result<Option<[Text; 3]>, Why> {
     if !row.has(&columns.chosen) || !row.has(&columns.rejected) {
         return Ok(None);
@@ -19,7 +19,7 @@ pub(super) fn pair_with_implicit_prompt(row: &Row, columns: &Columns) -> Result<
     let (chosen, rejected) = (row.text(&columns.chosen)?, row.text(&columns.rejected)?);
     check_kind(&columns.rejected, &rejected, &chosen)?;
     let no_prompt = format!(
-        "no column \"{}\", and \"{}\" and \"{}\" have no common beginning that could be it",
+        "no column \"{}\", and \"{}\" and \"{}\" have no common beginning that could be the prompt",
         columns.prompt, columns.chosen, columns.rejected
     );
     split_common_prompt(chosen, rejected).map(Some).ok_or(no_prompt)
@@ -29,7 +29,7 @@ fn split_common_prompt(chosen: Text, rejected: Text) -> Option<[Text; 3]> {
     match (chosen, rejected) {
         (Text::Chat(a), Text::Chat(b)) => {
             let (mut prompt, mut rejected, variables) = (a.messages, b.messages, a.variables);
-            // Each side keeps its last message even where the two are the same.
+            // Each side keeps its last message, even if both are the same.
             let longest = prompt.len().min(rejected.len()).saturating_sub(1);
             let shared = prompt.iter().zip(&rejected).take(longest).take_while(|(x, y)| x == y).count();
             let (chosen, rejected) = (prompt.split_off(shared), rejected.split_off(shared));
@@ -46,9 +46,9 @@ fn split_common_prompt(chosen: Text, rejected: Text) -> Option<[Text; 3]> {
     }
 }
 
-/// Where the prompt ends in a beginning that two answers share. Answers may happen to start with the same words,
-/// so the end is the last speaker's marker, or else the last white space (which goes to the answers, as most
-/// tokenizers join it to the word after it).
+/// Returns the end of the prompt within the common beginning of two responses. Responses may happen to start with the
+/// same words, so the prompt ends at the last speaker marker, or else before the last white space, which belongs to the
+/// responses, since most tokenizers join it to the word after it.
 fn prompt_end(shared: &str) -> Option<usize> {
     const MARKER: &str = "\n\nAssistant:";
     let end = match shared.rfind(MARKER) {

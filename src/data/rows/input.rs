@@ -1,4 +1,4 @@
-//! A dataset's file as bytes: plain or gzip, told apart by content, and what is none.
+//! The content of a dataset file, plain or gzip (detected by content), and the detection of other formats.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, Read};
@@ -8,16 +8,16 @@ use flate2::bufread::MultiGzDecoder;
 
 use crate::error::{Error, Result};
 
-/// The longest row that is read.
+/// The size of the longest row that is accepted.
 pub(super) const LONGEST: usize = 64 << 20;
-/// Text compresses to a tenth. What is larger than `BOMB_BYTES` and was compressed to less than one in `BOMB_RATIO` is
-/// refused, before it fills the memory.
+/// Text compresses to about a tenth. A file that decompresses to more than `BOMB_BYTES` and to more than `BOMB_RATIO`
+/// times its size is rejected before it fills the memory.
 pub(super) const BOMB_BYTES: u64 = 256 << 20;
 const BOMB_RATIO: u64 = 50;
-/// What is looked at before a format is chosen.
+/// The number of bytes that are examined to choose a format.
 const HEAD: u64 = 64 << 10;
 
-/// What files begin with that are no rows, and what they are.
+/// The first bytes of files in unsupported formats, and a description of each.
 const OTHERS: [(&[u8], &str); 9] = [
     (b"PAR1", "a Parquet file within another: decompress it first"),
     (b"ARROW1", "an Arrow file: convert it to Parquet or JSON lines"),
@@ -30,25 +30,25 @@ const OTHERS: [(&[u8], &str); 9] = [
     (b"SQLite format 3", "a SQLite database: convert it to JSON lines"),
 ];
 
-/// A file that has been opened.
+/// An opened file.
 pub(super) enum Opened {
     /// A Parquet file.
     Parquet(File),
-    /// Text, decompressed.
+    /// Text, after decompression.
     Text(Input),
 }
 
-/// Text, and what it begins with.
+/// Text and its beginning.
 pub(super) struct Input {
     pub bytes: Box<dyn BufRead>,
-    /// The first bytes of `bytes`, which still hold them.
+    /// The first bytes; they are still to be read from `bytes`.
     pub head: Vec<u8>,
-    /// Lines that were passed over, having nothing in them.
+    /// The number of blank lines that were skipped at the beginning.
     pub blank_lines: usize,
 }
 
 impl Input {
-    /// Whether `head` is all there is.
+    /// Whether `head` is the whole text.
     pub fn is_whole(&self) -> bool {
         self.head.len() < HEAD as usize
     }
@@ -58,7 +58,7 @@ impl Input {
 pub(super) fn open(path: &Path) -> Result<Opened> {
     let file = File::open(path).map_err(Error::io("read", path))?;
     if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
-        return Err(Error::file(path, "is a folder: name a file of rows in it"));
+        return Err(Error::file(path, "is a folder: give a file of rows in it"));
     }
     let mut input = BufReader::new(file);
     if begins_with(&mut input, b"PAR1", path)? {
@@ -90,7 +90,7 @@ fn begins_with(input: &mut dyn BufRead, start: &[u8], path: &Path) -> Result<boo
     input.fill_buf().map(|bytes| bytes.starts_with(start)).map_err(unreadable(path))
 }
 
-/// Passes over white space; how many lines end in it.
+/// Skips white space, and returns the number of lines that end in it.
 fn skip_blank(input: &mut dyn BufRead) -> io::Result<usize> {
     let mut lines = 0;
     loop {
@@ -105,7 +105,7 @@ fn skip_blank(input: &mut dyn BufRead) -> io::Result<usize> {
     }
 }
 
-/// Counts what is used of an input: a pipe does not say how long it is.
+/// Counts the bytes that are read from an input, since the size of a pipe is unknown.
 struct Counted<R> {
     input: R,
     used: u64,
@@ -130,7 +130,7 @@ impl<R: BufRead> BufRead for Counted<R> {
     }
 }
 
-/// Decompression, up to what a dataset can be.
+/// A decompressed input with a limit on the compression ratio.
 struct Decompressed<R> {
     input: MultiGzDecoder<Counted<R>>,
     read: u64,
@@ -143,8 +143,8 @@ impl<R: BufRead> Read for Decompressed<R> {
         let used = self.input.get_ref().used;
         if self.read > BOMB_BYTES && self.read / BOMB_RATIO > used {
             let why = format!(
-                "its first {} KiB hold more than {} MiB, over {BOMB_RATIO} times as much, which no dataset does: decompress \
-                 it yourself if it is one",
+                "its first {} KiB decompress to more than {} MiB, over {BOMB_RATIO} times as much: decompress \
+                 it first if it is a dataset",
                 used >> 10,
                 BOMB_BYTES >> 20
             );
@@ -154,7 +154,7 @@ impl<R: BufRead> Read for Decompressed<R> {
     }
 }
 
-/// What [`Decompressed`] fails with is the only error of kind `Other`.
+/// Errors of [`Decompressed`] are the only ones of the kind `Other`.
 pub(super) fn unreadable(path: &Path) -> impl FnOnce(io::Error) -> Error {
     let path = path.to_owned();
     move |e| {
@@ -164,7 +164,7 @@ pub(super) fn unreadable(path: &Path) -> impl FnOnce(io::Error) -> Error {
 }
 
 pub(super) fn too_long(what: &str) -> String {
-    format!("has a {what} of more than {} MiB: are these rows?", LONGEST >> 20)
+    format!("has a {what} of more than {} MiB: check that it has rows", LONGEST >> 20)
 }
 
 #[cfg(test)]
@@ -172,8 +172,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_large_compressed_dataset_is_read_whatever_says_how_long_it_is() {
-        // One bit a letter, as a pipe gives it: without a size.
+    fn a_large_compressed_dataset_of_unknown_size_is_read() {
+        // One bit per letter; like a pipe, the input has no size.
         let mut state = 1u32;
         let letters = (0..1 << 20).map(|_| {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);

@@ -1,13 +1,13 @@
-//! JSON as Python writes it: with NaN and Infinity, and with halves of surrogate pairs.
+//! JSON as Python writes it, with NaN, Infinity and lone surrogates.
 
 use serde_json::Value;
 
 use super::column::{Row, Why, kind_of};
 
-const NAN: &str = "a number that is not finite (NaN or Infinity), which JSON does not have";
-const HALF: &str = "half of a surrogate pair (\\ud800 to \\udfff), which no text can have";
+const NAN: &str = "a number that is not finite (NaN or Infinity), which JSON cannot represent";
+const HALF: &str = "half of a surrogate pair (\\ud800 to \\udfff), which is not valid text";
 
-/// The row that `bytes` hold. What only Python takes for JSON makes its column unusable, not the row.
+/// Parses a row. Values that only Python accepts as JSON make their column unusable, but not the row.
 pub(super) fn row(bytes: &[u8]) -> Result<Row, Why> {
     let (value, unusable) = match serde_json::from_slice(bytes) {
         Ok(value) => (value, Vec::new()),
@@ -25,19 +25,19 @@ pub(super) fn row(bytes: &[u8]) -> Result<Row, Why> {
     }
 }
 
-/// serde_json counts lines within the row, which would contradict the row's own.
+/// The line number of serde_json is dropped, since it counts within the row.
 fn not_json(e: &serde_json::Error) -> Why {
     let message = e.to_string();
     let what = message.split(" at line ").next().unwrap_or_default();
     let more = if e.is_eof() {
-        ": is the row cut off, or written over several lines? (a file of JSON lines has one row a line)"
+        ": the row may be truncated, or may span several lines (JSON lines have one row per line)"
     } else {
         ""
     };
     format!("not valid JSON: {what} at column {}{more}", e.column())
 }
 
-/// `bytes` without what only Python takes for JSON, and the columns that had it.
+/// Removes from `bytes` what only Python accepts as JSON, and returns the columns that had it.
 fn mended(bytes: &[u8]) -> (Vec<u8>, Vec<(String, &'static str)>) {
     let (mut out, mut unusable) = (Vec::with_capacity(bytes.len()), Vec::new());
     let (mut depth, mut column, mut at) = (0, String::new(), 0);
@@ -74,7 +74,7 @@ fn mended(bytes: &[u8]) -> (Vec<u8>, Vec<(String, &'static str)>) {
     (out, unusable)
 }
 
-/// The bytes of the string that `bytes` begin with.
+/// The length in bytes of the string at the beginning of `bytes`.
 pub(super) fn string_length(bytes: &[u8]) -> usize {
     let mut at = 1;
     while at < bytes.len() {
@@ -87,7 +87,7 @@ pub(super) fn string_length(bytes: &[u8]) -> usize {
     bytes.len()
 }
 
-/// A JSON string with U+FFFD for halves of surrogate pairs, and whether it had one.
+/// Replaces lone surrogates of a JSON string by U+FFFD, and returns whether there were any.
 fn without_halves(string: &[u8]) -> (Vec<u8>, bool) {
     let unit = |at: usize| {
         let digits = string.get(at..at + 6)?.strip_prefix(b"\\u")?;

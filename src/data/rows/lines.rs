@@ -1,4 +1,4 @@
-//! JSON lines: a row a line.
+//! JSON lines: one row per line.
 
 use std::io::{BufRead, Read};
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ pub(super) struct Lines {
     path: PathBuf,
     line: usize,
     bytes: Vec<u8>,
-    /// Whether a row has been read.
+    /// Whether a row was read before.
     begun: bool,
 }
 
@@ -23,7 +23,7 @@ impl Lines {
         Lines { input: input.bytes, path, line: input.blank_lines, bytes: Vec::new(), begun: false }
     }
 
-    /// The next line, without its end; false where there is none.
+    /// Reads the next line, without its end; returns false at the end of the file.
     fn read_line(&mut self) -> Result<bool> {
         self.bytes.clear();
         self.line += 1;
@@ -51,12 +51,12 @@ impl Records for Lines {
     }
 }
 
-/// What a first row that is no JSON says of the whole file.
+/// Extends the error of a first row that is not JSON by a hint about the whole file.
 fn more_of(why: Why, first: bool, bytes: &[u8]) -> Why {
     let row = matches!(bytes.trim_ascii_start().first(), Some(b'{' | b'"'));
     match first && !row && why.starts_with("not valid JSON") {
         true => {
-            format!("{why}: is it a table or plain text? A table's name must end in .csv or .tsv (and .gz)")
+            format!("{why}: if it is a table, its name must end in .csv or .tsv (or these with .gz)")
         }
         false => why,
     }

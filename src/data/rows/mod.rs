@@ -1,9 +1,9 @@
-//! Dataset rows: JSON lines, a JSON array (alone, or as a list in an object), gzip or not, and Parquet, told apart by
-//! content; CSV and TSV, by name.
+//! Dataset rows. JSON lines, a JSON array (at the top level, or as a list in an object), their gzip, and Parquet are
+//! detected by content; CSV and TSV by name.
 //!
-//! A field is a string or a conversation, a list of `{"role", "content"}` (or `{"from", "value"}`). A column that is
-//! `null` is absent. Every unusable row is an [`Error::Row`] with its line; in an array and in Parquet the "line" is the
-//! row's number, and the message says so. Rows are read one by one: files may be larger than memory.
+//! A field is a string or a conversation, which is a list of `{"role", "content"}` (or `{"from", "value"}`). A column
+//! that is `null` is absent. Every invalid row is an [`Error::Row`] with its line. In arrays and Parquet the "line" is
+//! the number of the row, and the message says so. Rows are read one by one, so files may be larger than memory.
 
 mod array;
 mod column;
@@ -33,38 +33,38 @@ use self::implicit::pair_with_implicit_prompt;
 pub use self::reader::Rows;
 use crate::error::{Error, Result};
 
-/// Where a row comes from.
+/// The origin of a row.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Place {
-    /// The file; `None` for a row that a program made.
+    /// The file; `None` for a row that was created by code.
     pub file: Option<Arc<Path>>,
-    /// The line (in an array: the element), from 1.
+    /// The line, counted from 1 (in an array: the element).
     pub line: usize,
 }
 
 impl Place {
-    /// An [`Error::Row`] about the row here.
+    /// Creates an [`Error::Row`] about this row.
     pub fn error(&self, why: impl Into<String>) -> Error {
         let path = self.file.as_deref().map_or_else(|| PathBuf::from("row"), Path::to_owned);
         Error::Row { path, line: self.line, why: why.into() }
     }
 }
 
-/// Row `line` of those that a program made.
+/// Row `line` of rows that were created by code.
 impl From<usize> for Place {
     fn from(line: usize) -> Place {
         Place { file: None, line }
     }
 }
 
-/// One turn of a conversation: `"role"`, `"content"`, and whatever else its template may want (`"name"`,
+/// One turn of a conversation: `"role"`, `"content"`, and any other keys that the chat template may use (`"name"`,
 /// `"tool_calls"`, …).
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(transparent)]
 pub struct Message(Map<String, Value>);
 
 impl Message {
-    /// What `role` ("system", "user", "assistant", …) says.
+    /// Creates a message of `role` ("system", "user", "assistant", …).
     pub fn new(role: &str, content: &str) -> Message {
         Message(Map::from_iter([
             ("role".to_owned(), Value::from(role)),
@@ -72,12 +72,13 @@ impl Message {
         ]))
     }
 
-    /// Who speaks.
+    /// The role.
     pub fn role(&self) -> &str {
         self.0["role"].as_str().unwrap_or_default()
     }
 
-    /// What is said: a string, the texts of a list of parts, or else the JSON of an object, such as a tool's answer.
+    /// The content as text: a string, the joined texts of a list of parts, or else the JSON of an object, such as a
+    /// tool's result.
     pub fn text(&self) -> String {
         let text = |part: &Value| part.as_str().or(part["text"].as_str()).map(str::to_owned);
         match self.0.get("content") {
@@ -87,40 +88,40 @@ impl Message {
         }
     }
 
-    /// All that is written of it.
+    /// All keys of the message.
     pub(super) fn keys(&self) -> &Map<String, Value> {
         &self.0
     }
 
-    /// Whether nothing is said and no tool is called.
+    /// Whether it has neither text nor tool calls.
     fn is_empty(&self) -> bool {
         self.text().is_empty() && self.0.get("tool_calls").is_none_or(Value::is_null)
     }
 }
 
-/// Messages, and what their row gives the chat template besides.
+/// Messages, and their row's variables for the chat template.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(transparent)]
 pub struct Conversation {
-    /// In the order in which they are said.
+    /// The messages, in order.
     pub messages: Vec<Message>,
-    /// Variables of the template: the row's `tools` and what stands in its `chat_template_kwargs`.
+    /// Variables of the template: the row's `tools` and the content of its `chat_template_kwargs`.
     #[serde(skip)]
     pub variables: Arc<Map<String, Value>>,
 }
 
-/// A field of a row: a string as it is, or a conversation that wants a chat template.
+/// A field of a row: a plain string, or a conversation that needs a chat template.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Text {
-    /// Read by the model as it is.
+    /// Encoded without a template.
     Plain(String),
     /// Rendered by the model's chat template first.
     Chat(Conversation),
 }
 
 impl Text {
-    /// What somebody who compares answers reads: a string as it is, a conversation as a line for each turn.
+    /// The text for a judge: a string as it is, a conversation with one line per turn.
     pub fn transcript(&self) -> String {
         match self {
             Text::Plain(text) => text.clone(),
@@ -131,7 +132,7 @@ impl Text {
         }
     }
 
-    /// Whether there is nothing in it: no character, or no message with one.
+    /// Whether it is empty: no characters, or only messages without text and tool calls.
     pub fn is_empty(&self) -> bool {
         match self {
             Text::Plain(text) => text.is_empty(),
@@ -165,108 +166,108 @@ impl From<Vec<Message>> for Text {
     }
 }
 
-/// A prompt, to be answered by a model.
+/// A prompt for a model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Prompt {
-    /// What the model continues.
+    /// The text that the model responds to.
     pub prompt: Text,
-    /// Somebody's answer to it, where the dataset has one.
+    /// A reference response, if the dataset has one.
     pub reference: Option<String>,
-    /// The row.
+    /// The origin of the row.
     pub place: Place,
 }
 
-/// Of a program's own.
+/// A prompt that was created by code.
 impl<T: Into<Text>> From<T> for Prompt {
     fn from(prompt: T) -> Prompt {
         Prompt { prompt: prompt.into(), reference: None, place: Place::default() }
     }
 }
 
-/// A preference: `chosen` is the better answer to `prompt`. All three are of one kind, string or conversation.
+/// A preference pair: `chosen` is the better response to `prompt`. All three are strings, or all three are
+/// conversations.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pair {
-    /// What was answered.
+    /// The prompt of both responses.
     pub prompt: Text,
-    /// The better answer, without the prompt; it may be empty.
+    /// The better response, without the prompt; it may be empty.
     pub chosen: Text,
-    /// The worse answer, without the prompt; it may be empty.
+    /// The worse response, without the prompt; it may be empty.
     pub rejected: Text,
-    /// By how much the better one is better, where the row has a number `"margin"`: a reward model's scores are to differ by
-    /// as much.
+    /// The margin by which a reward model's scores should differ, if the row has a number `"margin"`.
     pub margin: Option<f32>,
-    /// The row.
+    /// The origin of the row.
     pub place: Place,
 }
 
 impl Pair {
-    /// Of a program's own.
+    /// Creates a pair in code.
     pub fn new(prompt: impl Into<Text>, chosen: impl Into<Text>, rejected: impl Into<Text>) -> Pair {
         let (prompt, chosen, rejected) = (prompt.into(), chosen.into(), rejected.into());
         Pair { prompt, chosen, rejected, margin: None, place: Place::default() }
     }
 }
 
-/// Text to learn or to score.
+/// A text to train on or to score.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Completion {
-    /// What comes before, not learnt itself. `None` for a `{"text"}` row, which is learnt as a whole.
+    /// The prompt, which is not trained on. `None` for a `{"text"}` row, which is trained on whole.
     pub prompt: Option<Text>,
-    /// The text itself, which may be empty; of the prompt's kind where there is one.
+    /// The text itself, which may be empty. It is a string or a conversation like the prompt.
     pub completion: Text,
-    /// Whether somebody found it good, where the row says so.
+    /// Whether it is a good completion, if the row says so.
     pub label: Option<bool>,
-    /// Its token ids, where the row has them as `oaif generate` writes them (`"token_ids"` beside `"prompt"`).
+    /// Its token ids, if the row has them as `oaif generate` writes them (`"token_ids"` next to `"prompt"`).
     pub token_ids: Option<Vec<u32>>,
-    /// The row.
+    /// The origin of the row.
     pub place: Place,
 }
 
 impl Completion {
-    /// Of a program's own.
+    /// Creates a completion in code.
     pub fn new(prompt: impl Into<Text>, completion: impl Into<Text>) -> Completion {
         let (prompt, completion) = (Some(prompt.into()), completion.into());
         Completion { prompt, completion, label: None, token_ids: None, place: Place::default() }
     }
 }
 
-/// Two answers to one prompt, to be judged.
+/// Two responses to one prompt, for a judge.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Responses {
-    /// What was answered.
+    /// The prompt of both responses.
     pub prompt: Text,
-    /// The two answers; one may be empty.
+    /// The two responses; they may be empty.
     pub responses: [Text; 2],
-    /// The row.
+    /// The origin of the row.
     pub place: Place,
 }
 
-/// A prompt and somebody's answer to it, to be compared with another one.
+/// A prompt with a given response, which is compared with another one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answered {
-    /// What was answered.
+    /// The prompt.
     pub prompt: Text,
-    /// The answer, which may be empty.
+    /// The response, which may be empty.
     pub answer: String,
 }
 
-/// What a dataset calls its columns.
+/// The names of a dataset's columns.
 #[derive(Clone, Debug, PartialEq, Eq, Setters)]
 #[non_exhaustive]
 pub struct Columns {
     /// The prompt.
     #[setters(into)]
     pub prompt: String,
-    /// An answer that comes with the prompt.
+    /// A reference response to the prompt.
     #[setters(into)]
     pub reference: String,
-    /// The better answer.
+    /// The better response.
     #[setters(into)]
     pub chosen: String,
-    /// The worse answer.
+    /// The worse response.
     #[setters(into)]
     pub rejected: String,
-    /// The only answer.
+    /// The only response.
     #[setters(into)]
     pub completion: String,
     /// A text without a prompt.
@@ -291,8 +292,8 @@ impl Default for Columns {
     }
 }
 
-/// Reads `{"prompt"}` rows, with a `reference` where there is one. Of preference rows only the prompts are used,
-/// be they explicit or the common beginning of both answers (see [`pairs`]).
+/// Reads `{"prompt"}` rows, with a `reference` if they have one. Of preference rows only the prompts are used, whether
+/// explicit or implicit (see [`pairs`]).
 pub fn prompts(files: &[PathBuf], columns: &Columns) -> Rows<Prompt> {
     Rows::new(files, columns, |row, columns, place| {
         let prompt = match pair_with_implicit_prompt(row, columns)? {
@@ -304,17 +305,17 @@ pub fn prompts(files: &[PathBuf], columns: &Columns) -> Rows<Prompt> {
     })
 }
 
-/// Reads `{"prompt", "chosen", "rejected"}` rows. Where the prompt is implicit (no prompt column, or a string
-/// beside whole conversations), it is what both answers begin with: the messages that they share, or the shared
-/// text up to its last "\n\nAssistant:" or, without that marker, up to its last white space.
+/// Reads `{"prompt", "chosen", "rejected"}` rows. If the prompt is implicit (no prompt column, or a string next to
+/// whole conversations), it is the common beginning of both responses: the messages that they share, or the shared text
+/// up to its last "\n\nAssistant:" or, without that marker, up to its last white space.
 pub fn pairs(files: &[PathBuf], columns: &Columns) -> Rows<Pair> {
     Rows::new(files, columns, |row, columns, place| {
         let [prompt, chosen, rejected] = match pair_with_implicit_prompt(row, columns)? {
             Some(texts) => texts,
             None if row.has(&columns.completion) && row.has(LABEL) && !row.has(&columns.chosen) => {
                 return Err(format!(
-                    "is a single answer with a \"{LABEL}\" (an unpaired preference), of which no pair can be made: give rows \
-                     with \"{}\" and \"{}\", or learn the good answers by sft",
+                    "is a single completion with a \"{LABEL}\" (an unpaired preference), which is not a pair: use rows \
+                     with \"{}\" and \"{}\", or train on the good completions with sft",
                     columns.chosen, columns.rejected
                 ));
             }
@@ -333,12 +334,12 @@ pub fn pairs(files: &[PathBuf], columns: &Columns) -> Rows<Pair> {
     })
 }
 
-/// The column of an unpaired preference: whether its completion is a good one.
+/// The column of an unpaired preference that says whether its completion is good.
 const LABEL: &str = "label";
 
-/// Reads `{"prompt", "completion"}` rows, with a `label` where they are unpaired preferences; where there is no completion,
-/// `{"messages"}` (or `{"conversations"}`) rows, or else `{"text"}` rows. With a prompt and `"token_ids"`, the text without a
-/// completion column is `"text"`: such rows `oaif generate` writes.
+/// Reads `{"prompt", "completion"}` rows, with a `label` if they are unpaired preferences. Rows without a completion
+/// are read as `{"messages"}` (or `{"conversations"}`), or else as `{"text"}`. Rows of `oaif generate`, which have a
+/// prompt and `"token_ids"`, have the text in `"text"` if there is no completion column.
 pub fn completions(files: &[PathBuf], columns: &Columns) -> Rows<Completion> {
     Rows::new(files, columns, |row, columns, place| {
         let answer = if row.has(&columns.completion) { &columns.completion } else { &columns.text };
@@ -353,15 +354,15 @@ pub fn completions(files: &[PathBuf], columns: &Columns) -> Rows<Completion> {
         let (prompt, column) = if completion {
             (Some(row.text(&columns.prompt)?), columns.completion.as_str())
         } else if messages {
-            // Beside which the prompt is only their beginning.
+            // The prompt of such a row is only the beginning of its messages.
             (None, columns.messages.as_str())
         } else if conversations && !row.has(&columns.text) {
             (None, "conversations")
         } else if (row.has(&columns.prompt) && columns.prompt != columns.text) || row.has(&columns.chosen) {
             if row.has(&columns.chosen) && row.has(&columns.rejected) {
                 return Err(format!(
-                    "is a pair (\"{}\", \"{}\"), not a text to learn: train on it by dpo, or say which column is the \
-                     completion",
+                    "is a pair (\"{}\", \"{}\"), not a completion: train on it with dpo, or set the option for the name of the \
+                     completion column",
                     columns.chosen, columns.rejected
                 ));
             }
@@ -378,14 +379,14 @@ pub fn completions(files: &[PathBuf], columns: &Columns) -> Rows<Completion> {
     })
 }
 
-/// A prompt, the text that was generated after it, which may be empty, and the ids that were drawn.
+/// Reads a prompt, the text that was generated for it, which may be empty, and its token ids.
 fn generated(row: &Row, prompt: &str, answer: &str) -> Result<(Text, Text, Vec<u32>), Why> {
     let prompt = row.text(prompt)?;
     let text =
-        row.string(answer)?.ok_or_else(|| format!("column \"token_ids\" has no \"{answer}\" beside it"))?;
+        row.string(answer)?.ok_or_else(|| format!("column \"token_ids\" requires a column \"{answer}\""))?;
     let completion = match &prompt {
         Text::Plain(_) => Text::Plain(text),
-        // The answer to a conversation is a string, too.
+        // The generated response to a conversation is a string, too.
         Text::Chat(_) => {
             let messages = vec![Message::new("assistant", &text)];
             Text::Chat(Conversation { messages, ..Conversation::default() })
@@ -409,11 +410,11 @@ pub fn responses(files: &[PathBuf], columns: &Columns) -> Rows<Responses> {
     })
 }
 
-/// What programs that write answers call the column.
+/// The column names that programs use for responses.
 const ANSWER_COLUMNS: [&str; 6] = ["text", "answer", "response", "completion", "output", "reference"];
 
-/// Reads prompts with one answer each: `{"prompt", "text"}` as `oaif generate` writes it, or with "answer", "response",
-/// "completion", "output" or "reference" for "text", and "instruction" for the prompt.
+/// Reads prompts with one response each: `{"prompt", "text"}` as `oaif generate` writes it, or with "answer",
+/// "response", "completion", "output" or "reference" in place of "text", and "instruction" in place of "prompt".
 pub fn answers(files: &[PathBuf]) -> Rows<Answered> {
     Rows::new(files, &Columns::default(), |row, columns, _| {
         let prompt = match row.has(&columns.prompt) || !row.has("instruction") {
@@ -422,7 +423,7 @@ pub fn answers(files: &[PathBuf]) -> Rows<Answered> {
         };
         let found = ANSWER_COLUMNS.into_iter().find(|column| row.has(column));
         let column = found.ok_or_else(|| {
-            format!("holds no answer: give it as one of the columns {}", ANSWER_COLUMNS.join(", "))
+            format!("has no response: add it as one of the columns {}", ANSWER_COLUMNS.join(", "))
         })?;
         let answer = row.text(column)?;
         let answer = match answer {
@@ -433,27 +434,27 @@ pub fn answers(files: &[PathBuf]) -> Rows<Answered> {
     })
 }
 
-/// All rows of [`answers`] of one file.
+/// Reads all rows of [`answers`] from one file.
 pub fn read_answers(path: &Path) -> Result<Vec<Answered>> {
     answers(&[path.to_owned()]).collect()
 }
 
-/// All rows of [`prompts`] of one file.
+/// Reads all rows of [`prompts`] from one file.
 pub fn read_prompts(path: &Path, columns: &Columns) -> Result<Vec<Prompt>> {
     prompts(&[path.to_owned()], columns).collect()
 }
 
-/// All rows of [`pairs`] of one file.
+/// Reads all rows of [`pairs`] from one file.
 pub fn read_pairs(path: &Path, columns: &Columns) -> Result<Vec<Pair>> {
     pairs(&[path.to_owned()], columns).collect()
 }
 
-/// All rows of [`completions`] of one file.
+/// Reads all rows of [`completions`] from one file.
 pub fn read_completions(path: &Path, columns: &Columns) -> Result<Vec<Completion>> {
     completions(&[path.to_owned()], columns).collect()
 }
 
-/// All rows of [`responses`] of one file.
+/// Reads all rows of [`responses`] from one file.
 pub fn read_responses(path: &Path, columns: &Columns) -> Result<Vec<Responses>> {
     responses(&[path.to_owned()], columns).collect()
 }

@@ -1,4 +1,4 @@
-//! The rows of a dataset's files, one after another: only one row is in memory.
+//! The rows of the files of a dataset. Only one row is in memory at a time.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -12,31 +12,31 @@ use super::parquet;
 use super::{Columns, Place};
 use crate::error::Result;
 
-/// One row as its format has it.
+/// One row in its file's format.
 pub(super) struct Record {
-    /// Its line, element or number, from 1.
+    /// The number of its line, element or row, counted from 1.
     pub line: usize,
-    /// The row, or why it is none.
+    /// The row, or the reason why it is invalid.
     pub row: Result<Row, Why>,
 }
 
-/// A file of some format, row by row.
+/// The rows of a file of some format.
 pub(super) trait Records {
-    /// The next row, if there is one.
+    /// Returns the next row, if there is one.
     fn next(&mut self) -> Result<Option<Record>>;
 
-    /// Why row `line` is unusable, with what its line number counts where it counts no lines.
+    /// Returns the message `why` about a row, extended by the unit of its number where that is not a line.
     fn told(&self, _line: usize, why: Why) -> Why {
         why
     }
 }
 
-/// A row's place in the file at `path`.
+/// The place of a row in the file at `path`.
 pub(super) fn place(path: &Path, line: usize) -> Place {
     Place { file: Some(path.into()), line }
 }
 
-/// The file at `path` in the format that its content has. Only a table is known by its name alone.
+/// Opens the file at `path`. The format is detected by content, except that of tables, which depends on the name.
 fn records(path: &Path) -> Result<Box<dyn Records>> {
     let input = match open(path)? {
         Opened::Parquet(file) => return parquet::rows(file, path),
@@ -52,16 +52,16 @@ fn records(path: &Path) -> Result<Box<dyn Records>> {
     }
 }
 
-/// What a row becomes.
+/// Converts a row.
 type Parse<T> = fn(&Row, &Columns, Place) -> Result<T, Why>;
 
-/// Rows as they are read, each when it is asked for. After an error there are no more.
+/// An iterator that reads rows lazily. It ends after an error.
 pub struct Rows<T> {
     columns: Columns,
     files: VecDeque<PathBuf>,
     parse: Parse<T>,
     open: Option<(Place, Box<dyn Records>)>,
-    /// Where rows should have been, as long as there are none.
+    /// The place for the error about missing rows, until there is a row.
     missing: Option<Place>,
     ended: bool,
 }

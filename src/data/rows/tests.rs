@@ -34,7 +34,7 @@ fn assert_row_error<T: std::fmt::Debug>(result: Result<T>, at: usize, parts: &[&
 }
 
 #[test]
-fn lines_an_array_and_their_gzip_give_the_same_rows_whatever_the_name() {
+fn json_lines_arrays_and_their_gzip_have_the_same_rows_under_any_name() {
     let lines = "\u{feff}{\"prompt\": \"a\"}\r\n\n  \n{\"prompt\": \"b\", \"reference\": \"r\"}";
     let array = "\n[{\"prompt\": \"a\"},\n{\"prompt\": \"b\", \"reference\": \"r\"}]";
     for (content, last_line) in [(lines, 4), (array, 2)] {
@@ -54,7 +54,7 @@ fn lines_an_array_and_their_gzip_give_the_same_rows_whatever_the_name() {
 }
 
 #[test]
-fn an_explicit_prompt_is_taken_as_it_is() {
+fn an_explicit_prompt_is_read_unchanged() {
     let rows = pairs(r#"{"prompt": "Q:", "chosen": " a", "rejected": " b"}"#).unwrap();
     let [Pair { prompt, chosen, rejected, .. }] = &rows[..] else { panic!() };
     assert_eq!([prompt, chosen, rejected], [&plain("Q:"), &plain(" a"), &plain(" b")]);
@@ -91,7 +91,7 @@ fn an_implicit_prompt_of_conversations_is_the_messages_they_share() {
 }
 
 #[test]
-fn answers_without_a_common_beginning_are_refused() {
+fn responses_without_a_common_beginning_are_errors() {
     assert_row_error(pairs(r#"{"chosen": "yes", "rejected": "no"}"#), 1, &["\"prompt\"", "common beginning"]);
     let disjoint =
         r#"{"chosen": [{"role": "user", "content": "a"}], "rejected": [{"role": "user", "content": "b"}]}"#;
@@ -108,7 +108,7 @@ fn columns_can_be_renamed() {
     columns = Columns { text: "story".into(), ..Columns::default() };
     let rows = read_completions(file.path(), &columns).unwrap();
     assert_eq!((&rows[0].prompt, &rows[0].completion), (&None, &plain("s")));
-    // A column that is called so is what it is said to be.
+    // A renamed column takes precedence over the default meaning of its name.
     columns = Columns { text: "question".into(), prompt: "question".into(), ..Columns::default() };
     let rows = read_completions(file.path(), &columns).unwrap();
     assert_eq!((&rows[0].prompt, &rows[0].completion), (&None, &plain("q")));
@@ -172,7 +172,7 @@ fn a_column_of_the_wrong_type_says_what_it_is() {
 }
 
 #[test]
-fn an_empty_answer_is_read_as_one() {
+fn empty_responses_are_read() {
     let row = r#"{"prompt": "q", "chosen": "a", "rejected": ""}"#;
     assert!(pairs(row).unwrap()[0].rejected.is_empty());
     let row = r#"{"prompt": [{"role": "user", "content": "q"}], "chosen": [{"role": "assistant", "content": ""}], "rejected": [{"role": "assistant", "content": "a"}]}"#;
@@ -181,7 +181,7 @@ fn an_empty_answer_is_read_as_one() {
     assert!(read_completions(file.path(), &Columns::default()).unwrap()[0].completion.is_empty());
 }
 
-/// Rows in the forms that datasets on the hub have, see tests/fixtures/make_rows.py.
+/// Rows in the forms of datasets on the hub, see tests/fixtures/make_rows.py.
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/rows").join(name)
 }
@@ -201,7 +201,7 @@ fn every_format_gives_the_columns_that_pyarrow_and_pandas_read() {
         .unwrap();
         assert_eq!(read.len(), rows.len(), "{name}");
         for (read, row) in read.iter().zip(rows) {
-            // What is null is absent.
+            // Null values are absent.
             let row: Map<String, Value> = row
                 .as_object()
                 .unwrap()
@@ -226,7 +226,7 @@ fn hub_datasets_are_read_in_their_own_columns() {
     assert_eq!(rows[0].chosen.transcript(), "assistant: Light is scattered.");
     assert_eq!(rows[0].rejected.transcript(), "assistant: Paint.");
     assert!(rows[2].rejected.is_empty() && rows[3].rejected == rows[3].chosen);
-    // Its train_sft is learnt from its messages, beside which the prompt is only their beginning.
+    // For sft, rows with messages are trained on whole; the prompt is only their beginning.
     let learnt = read_completions(&ultrafeedback, &columns).unwrap();
     assert_eq!(
         (learnt[0].prompt.is_none(), learnt[0].completion.transcript()),
@@ -250,7 +250,7 @@ fn hub_datasets_are_read_in_their_own_columns() {
 
 #[cfg(feature = "parquet")]
 #[test]
-fn an_unpaired_preference_is_a_completion_with_a_label_and_no_pair() {
+fn an_unpaired_preference_is_a_completion_with_a_label_but_not_a_pair() {
     let columns = Columns::default();
     let rows = read_completions(&fixture("unpaired.parquet"), &columns).unwrap();
     assert_eq!(
@@ -266,7 +266,7 @@ fn an_unpaired_preference_is_a_completion_with_a_label_and_no_pair() {
 }
 
 #[test]
-fn a_pair_is_no_text_to_learn() {
+fn a_pair_is_not_a_completion() {
     let file = file(br#"{"prompt": "q", "chosen": "a", "rejected": "b"}"#);
     let rows = read_completions(file.path(), &Columns::default());
     assert_row_error(rows, 1, &["is a pair", "dpo"]);
@@ -276,7 +276,7 @@ fn a_pair_is_no_text_to_learn() {
 
 #[cfg(feature = "parquet")]
 #[test]
-fn what_json_lacks_matters_only_in_a_column_that_is_used() {
+fn values_that_json_lacks_are_errors_only_in_columns_that_are_used() {
     let odd = fixture("odd.parquet");
     assert_eq!(read_prompts(&odd, &Columns::default()).unwrap().len(), 2);
     let used = |prompt: &str| {
@@ -287,11 +287,11 @@ fn what_json_lacks_matters_only_in_a_column_that_is_used() {
     assert_row_error(used("number"), 1, &["column \"number\" has a number that is not finite"]);
     assert_row_error(used("map"), 1, &["column \"map\" is an object"]);
     let brotli = read_prompts(&fixture("brotli.parquet"), &Columns::default()).unwrap_err().to_string();
-    assert!(brotli.contains("compressed by Brotli: write it again with snappy"), "{brotli}");
+    assert!(brotli.contains("compressed with Brotli: write it again with snappy"), "{brotli}");
 }
 
 #[test]
-fn files_follow_each_other_and_an_empty_one_may_be_among_them() {
+fn several_files_are_read_in_order_and_empty_ones_are_skipped() {
     let folder = tempfile::tempdir().unwrap();
     let files = [
         ("a.csv", "prompt\n"),
@@ -319,13 +319,13 @@ fn table(name: &str, content: &[u8]) -> Result<Vec<Prompt>> {
 }
 
 #[test]
-fn a_table_that_is_none_is_refused_in_one_sentence_about_its_line() {
+fn an_error_in_a_table_names_its_line() {
     for (content, line, why) in [
-        (&b"prompt,x\na,b\nc\n"[..], 3, "has 1 cell, the header 2"),
-        (b"prompt,x\na,b,c\n", 2, "has 3 cells, the header 2"),
+        (&b"prompt,x\na,b\nc\n"[..], 3, "has 1 cell, but the header has 2"),
+        (b"prompt,x\na,b,c\n", 2, "has 3 cells, but the header has 2"),
         (b"a,b\n1,2\n", 2, "no column \"prompt\" (the row has \"a\", \"b\")"),
         (b"prompt\n\xff\n", 2, "not UTF-8 text"),
-        (b"prompt\n\"a\nb\"\n\"\"\nd,e\n", 5, "has 2 cells, the header 1"),
+        (b"prompt\n\"a\nb\"\n\"\"\nd,e\n", 5, "has 2 cells, but the header has 1"),
         (b"prompt\n", 1, "no rows"),
     ] {
         assert_row_error(table("x.csv", content), line, &[why]);
@@ -344,12 +344,12 @@ fn a_table_that_is_none_is_refused_in_one_sentence_about_its_line() {
     let error = table("x.csv", &open).unwrap_err().to_string();
     assert!(error.contains("a row of more than 64 MiB"), "{error}");
     assert_eq!(table("x.tsv", b"x\tprompt\n1\ta,b\n").unwrap()[0].prompt, plain("a,b"));
-    // What is JSON stays JSON.
+    // JSON is detected under any name.
     assert_eq!(table("x.csv", b"{\"prompt\": \"a\"}\n").unwrap()[0].prompt, plain("a"));
 }
 
 #[test]
-fn rows_are_found_in_an_object_unless_they_are_lines() {
+fn an_object_with_a_list_of_rows_is_told_from_json_lines() {
     let row = r#"{"prompt": "a"}"#;
     for text in [
         format!("{{\"data\": [{row}, {row}]}}"),
@@ -366,7 +366,7 @@ fn rows_are_found_in_an_object_unless_they_are_lines() {
     assert_eq!(read_prompts(file(line.as_bytes()).path(), &Columns::default()).unwrap().len(), 2);
     let cut = format!("{{\"data\": [{row}, {row}]");
     let error = read_prompts(file(cut.as_bytes()).path(), &Columns::default()).unwrap_err().to_string();
-    assert!(error.contains("before its object does"), "{error}");
+    assert!(error.contains("before the end of its object"), "{error}");
     // Longer than a line may be.
     let long = format!("{{\"prompt\": \"a\", \"x\": \"{}\"}},", " ".repeat(100_000));
     let huge = format!("{{\"data\": [{}{row}]}}", long.repeat(700));
@@ -375,7 +375,7 @@ fn rows_are_found_in_an_object_unless_they_are_lines() {
 
 #[cfg(feature = "parquet")]
 #[test]
-fn parquet_that_lies_about_itself_is_refused() {
+fn damaged_parquet_files_are_errors_without_a_panic() {
     let good = std::fs::read(fixture("tldr-preference.parquet")).unwrap();
     let read = |bytes: &[u8]| read_prompts(file(bytes).path(), &Columns::default());
     assert_eq!(read(&good).unwrap().len(), 4);
@@ -383,7 +383,7 @@ fn parquet_that_lies_about_itself_is_refused() {
         let error = read(&good[..length]).unwrap_err().to_string();
         assert!(error.contains("without an end"), "{length}: {error}");
     }
-    // Every bit of the footer, and lengths in it that claim a lot.
+    // Damages the footer and the lengths in it.
     let footer =
         good.len() - 8 - u32::from_le_bytes(good[good.len() - 8..][..4].try_into().unwrap()) as usize;
     for at in (4..good.len() - 4).step_by(3) {
@@ -439,7 +439,7 @@ fn a_column_that_is_null_is_absent() {
 }
 
 #[test]
-fn what_only_python_takes_for_json_matters_only_in_a_column_that_is_used() {
+fn json_that_only_python_accepts_is_an_error_only_in_columns_that_are_used() {
     for odd in ["NaN", "Infinity", "-Infinity", r#""\ud83d""#, r#""a\udc00b""#, "[1, {\"x\": NaN}]"] {
         let beside = format!(r#"{{"prompt": "a \ud83d\ude00 NaN", "score": {odd}, "more": [1]}}"#);
         for text in [beside.clone(), format!("[{beside},\n{beside}]")] {
@@ -448,7 +448,7 @@ fn what_only_python_takes_for_json_matters_only_in_a_column_that_is_used() {
         }
         let used = file(format!(r#"{{"prompt": {odd}}}"#).as_bytes());
         let rows = read_prompts(used.path(), &Columns::default());
-        assert_row_error(rows, 1, &["column \"prompt\" has", "mend it or drop the row"]);
+        assert_row_error(rows, 1, &["column \"prompt\" has", "correct it or remove the row"]);
     }
     let message = file(br#"{"prompt": [{"role": "user", "content": "a\ud83d"}]}"#);
     assert_row_error(read_prompts(message.path(), &Columns::default()), 1, &["half of a surrogate pair"]);
@@ -457,7 +457,7 @@ fn what_only_python_takes_for_json_matters_only_in_a_column_that_is_used() {
 }
 
 #[test]
-fn messages_and_conversations_are_learnt_whole() {
+fn messages_and_conversations_have_no_prompt() {
     let expected = chat([("user", "q"), ("assistant", "a")]);
     for row in [
         r#"{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}"#,
@@ -476,7 +476,7 @@ fn variables(more: &str) -> Result<Value, Error> {
 }
 
 #[test]
-fn tools_and_template_variables_of_a_row_reach_its_conversations() {
+fn conversations_have_the_tools_and_template_variables_of_their_row() {
     use serde_json::json;
     let tool = json!({"name": "f"});
     assert_eq!(variables(r#", "tools": [{"name": "f"}]"#).unwrap(), json!({"tools": [tool]}));
@@ -497,7 +497,7 @@ fn tools_and_template_variables_of_a_row_reach_its_conversations() {
 }
 
 #[test]
-fn a_message_may_have_parts_or_call_tools_instead_of_saying_something() {
+fn a_message_may_have_parts_or_tool_calls_instead_of_text() {
     let prompt = |message: &str| {
         let row = format!(r#"{{"prompt": [{message}]}}"#);
         read_prompts(file(row.as_bytes()).path(), &Columns::default())
@@ -541,7 +541,7 @@ fn a_transcript_keeps_every_text_of_a_message() {
 }
 
 #[test]
-fn files_of_other_kinds_are_named() {
+fn errors_name_the_format_of_other_files() {
     for (bytes, what) in [
         (&b"PAR1\x15\x04"[..], "Parquet"),
         (b"PK\x03\x04rest", "zip"),
@@ -550,11 +550,11 @@ fn files_of_other_kinds_are_named() {
         (b"\xfd7zXZ\0", "xz"),
         (b"\xff\xfe{\0", "UTF-16"),
         (b"\xfe\xff\0{", "UTF-16"),
-        (b"prompt,chosen\na,b\n", "is it a table"),
-        (b"prompt\tchosen\na\tb\n", "is it a table"),
-        (b"{\n  \"prompt\": \"a\"\n}\n", "over several lines"),
-        (b"[{\"prompt\": \"a\"},]", "behind the comma"),
-        (b"[{\"prompt\": \"a\"}", "cut off"),
+        (b"prompt,chosen\na,b\n", "if it is a table"),
+        (b"prompt\tchosen\na\tb\n", "if it is a table"),
+        (b"{\n  \"prompt\": \"a\"\n}\n", "several lines"),
+        (b"[{\"prompt\": \"a\"},]", "after the comma"),
+        (b"[{\"prompt\": \"a\"}", "truncated"),
         (b"[{\"prompt\": \"a\"}] {}", "follows the array"),
         (b"{\"prompt\": \"a\0\"}", "control character"),
     ] {
@@ -567,7 +567,7 @@ fn files_of_other_kinds_are_named() {
 }
 
 #[test]
-fn a_compressed_file_that_only_fills_the_memory_is_refused() {
+fn a_decompression_bomb_is_an_error() {
     let gzip = |text: &str| {
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         gzip.write_all(text.as_bytes()).unwrap();
@@ -584,14 +584,14 @@ fn a_compressed_file_that_only_fills_the_memory_is_refused() {
 }
 
 #[test]
-fn a_line_that_is_no_row_by_its_length_is_refused() {
+fn a_line_that_is_too_long_is_an_error() {
     let long = file(&[b"{\"prompt\": \"", &vec![b'a'; 65 << 20][..]].concat());
     let error = read_prompts(long.path(), &Columns::default()).unwrap_err().to_string();
     assert!(error.contains("a line of more than 64 MiB"), "{error}");
 }
 
 #[test]
-fn the_real_datasets_are_read_whole() {
+fn real_datasets_are_read() {
     let columns = Columns::default();
     let Some(hh) = shared("data/hh_harmless_base_test.jsonl.gz") else { return };
     let rows = read_pairs(&hh, &columns).unwrap();

@@ -1,4 +1,4 @@
-//! The `tokenizers` library within bounds: on some files it panics, and with some a text grows without end.
+//! Limits around the `tokenizers` library, which panics on some files, and with some makes a text grow without bound.
 
 use std::panic::resume_unwind;
 
@@ -11,22 +11,22 @@ use tokenizers::{
 
 use crate::panics;
 
-/// The library's tokenizer with a normalizer and a decoder that cannot make a text grow without end.
+/// The library's tokenizer, with a normalizer and a decoder whose output is limited.
 pub(super) type Inner =
     TokenizerImpl<ModelWrapper, BoundedNormalizer, PreTokenizerWrapper, PostProcessorWrapper, BoundedDecoder>;
 
-/// What a normalizer or a decoder may make of `bytes`. Unicode's own decompositions grow to eleven times as much.
+/// The limit in bytes of the output of a normalizer or decoder. Unicode decompositions grow at most elevenfold.
 fn limit(bytes: usize) -> usize {
     16 * bytes + 4096
 }
 
 const GREW: &str = "its normalizer or decoder makes the text more than 16 times as long";
 
-/// What unwinds to [`guarded`] where a text outgrows its limit.
+/// The panic payload for a text that exceeds its limit; [`guarded`] catches it.
 struct Grew;
 
-/// The result of a call into the library, a panic in it being an error. What is known to panic is refused when the
-/// file is read; this is the net below.
+/// Calls the library, and converts a panic to an error. Known causes of panics are rejected when the file is read; this
+/// catches the others.
 pub(super) fn guarded<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
     panics::caught_any(call).unwrap_or_else(|panic| Err(message(&*panic).into())).map_err(|e| e.to_string())
 }
@@ -35,7 +35,7 @@ fn message(panic: &(dyn std::any::Any + Send)) -> String {
     if panic.is::<Grew>() { GREW.into() } else { panics::message(panic).to_owned() }
 }
 
-/// A normalizer that stops where a text outgrows its limit.
+/// A normalizer that stops when a text exceeds its limit.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(transparent)]
 pub(super) struct BoundedNormalizer(NormalizerWrapper);
@@ -56,18 +56,19 @@ fn normalize_within(
         NormalizerWrapper::Sequence(steps) => {
             return steps.as_ref().iter().try_for_each(|step| normalize_within(limit, step, text));
         }
-        // The library panics where it has nothing to put before a text.
+        // The library panics on an empty prefix.
         NormalizerWrapper::Prepend(step) if step.prepend.is_empty() => return Ok(()),
         step => step.normalize(text)?,
     }
     if text.len() > limit {
-        // The library drops a normalizer's error and goes on with the text as it is. This prints nothing.
+        // The library ignores the error of a normalizer and continues, so the stack is unwound instead. This prints
+        // nothing.
         resume_unwind(Box::new(Grew));
     }
     Ok(())
 }
 
-/// A decoder that stops where a text outgrows its limit, and does not panic on an empty token.
+/// A decoder that stops when a text exceeds its limit, and that does not panic on an empty token.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(transparent)]
 pub(super) struct BoundedDecoder(DecoderWrapper);
@@ -104,7 +105,7 @@ fn bytes(tokens: &[String]) -> usize {
     tokens.iter().map(String::len).sum()
 }
 
-/// The library's own `Strip` panics where nothing is left.
+/// The library's `Strip` panics if nothing is left.
 fn stripped(strip: &Strip, token: &str) -> String {
     let mut left = token;
     for _ in 0..strip.start {

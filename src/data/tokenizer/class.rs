@@ -1,11 +1,11 @@
-//! Tokenizer classes of transformers that keep a file's vocabulary and merges, and replace the rest of it.
+//! Tokenizer classes of transformers that use a file's vocabulary and merges, but replace its other parts.
 
 use serde_json::{Map, Value, json};
 
-/// What transformers makes of `tokenizer.json` by the class that a configuration file names.
+/// How transformers changes `tokenizer.json`, by the class that a configuration file names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Class {
-    /// The file as it is.
+    /// The file is used unchanged.
     File,
     /// `LlamaTokenizer`.
     Llama,
@@ -54,10 +54,10 @@ const GEMMA: &[(&str, &str)] = &[
 const QWEN2_WORDS: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 impl Class {
-    /// The class called `name`, for this `tokenizer.json`.
+    /// Returns the class called `name`, for this `tokenizer.json`.
     pub(super) fn of(name: &str, file: &Value) -> Class {
         let class = match name.strip_suffix("Fast").unwrap_or(name) {
-            // transformers looks for the word as well: Llama 3's files name the class of Llama 2.
+            // transformers checks for this word, too, since Llama 3's files name the class of Llama 2.
             "LlamaTokenizer" if !mentions_byte_level(file) => Class::Llama,
             "CodeLlamaTokenizer" => Class::CodeLlama,
             "GPT2Tokenizer" => Class::Gpt2,
@@ -69,7 +69,7 @@ impl Class {
         if file["model"]["merges"].is_array() { class } else { Class::File }
     }
 
-    /// Special tokens that it has where no file names others.
+    /// The default special tokens, for those that no file names.
     pub(super) fn special_tokens(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Class::File => &[],
@@ -82,8 +82,8 @@ impl Class {
         }
     }
 
-    /// `tokenizer.json` as the class makes it: without added tokens, which are all added anew. `config` is
-    /// `tokenizer_config.json`, `unk` the token for what is unknown.
+    /// Changes `tokenizer.json` as the class does. The added tokens are removed, since all are added again later.
+    /// `config` is `tokenizer_config.json`, and `unk` the unknown token.
     pub(super) fn rebuild(self, file: &mut Value, config: &Map<String, Value>, unk: Option<&str>) {
         if self == Class::File {
             return;

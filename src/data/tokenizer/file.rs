@@ -1,4 +1,4 @@
-//! `tokenizer.json`: read and checked for what the `tokenizers` library takes without a look.
+//! Reads `tokenizer.json`, and checks what the `tokenizers` library does not.
 
 use std::path::{Path, PathBuf};
 
@@ -7,19 +7,19 @@ use serde_json::Value;
 use crate::error::{Error, Result};
 use crate::{files, gguf};
 
-/// Above any real file; a vocabulary of ten million tokens is larger.
+/// The largest size in bytes, above that of any real file, even with a vocabulary of millions.
 const MAX_BYTES: u64 = 128 << 20;
-/// Normalizers, pre-tokenizers, post-processors or decoders in a row.
+/// The largest number of normalizers, pre-tokenizers, post-processors or decoders in a sequence.
 const MAX_STEPS: usize = 512;
-/// What a single match may be replaced by, or a text begun with.
+/// The largest replacement of a match, and the largest prepended text, in bytes.
 const MAX_REPLACEMENT: usize = 64;
-/// Pre-tokenizers that may each double a text.
+/// The largest number of pre-tokenizers that can each double the length of a text.
 const MAX_GROWING: usize = 4;
-/// The highest token id: the library counts on from it.
+/// The highest token id; the library adds to it.
 const MAX_ID: u32 = i32::MAX as u32;
 
-/// The content of `tokenizer.json` in `dir`, or what a GGUF file says of the same, and where it stands; without what is not for encoding a text as a user wrote it: truncation,
-/// padding, and the dropout of merges.
+/// Returns the content of `tokenizer.json` in `dir`, or the equivalent of a GGUF file, and its path. Truncation,
+/// padding and BPE dropout, which must not apply here, are removed.
 pub(super) fn read(dir: &Path) -> Result<(PathBuf, Value)> {
     if let Some(file) = gguf::file_of(dir)? {
         let (_, content) = gguf::json(&file, "tokenizer.json")?;
@@ -32,14 +32,14 @@ pub(super) fn read(dir: &Path) -> Result<(PathBuf, Value)> {
         let found = slow.iter().find(|name| files::exists(&dir.join(name)));
         let found = found.map_or_else(String::new, |name| format!(", only {name}"));
         let why = format!(
-            "has no tokenizer.json{found}: write one there with transformers \
+            "has no tokenizer.json{found}: create one with transformers \
              (AutoTokenizer.from_pretrained(folder).save_pretrained(folder))"
         );
         return Err(Error::file(dir, why));
     }
     let bytes = files::length(&path)?;
     if bytes > MAX_BYTES {
-        let why = format!("has {} MiB, at most {} are read", bytes >> 20, MAX_BYTES >> 20);
+        let why = format!("has {} MiB, more than the limit of {}", bytes >> 20, MAX_BYTES >> 20);
         return Err(Error::file(path, why));
     }
     let file = serde_json::from_slice(&files::read(&path)?).map_err(|e| refused(&path, e.to_string()))?;
@@ -48,14 +48,14 @@ pub(super) fn read(dir: &Path) -> Result<(PathBuf, Value)> {
 }
 
 fn refused(path: &Path, why: String) -> Error {
-    Error::file(path, format!("is not a tokenizer of the kind that transformers saves ({why})"))
+    Error::file(path, format!("is not a tokenizer in the format of transformers ({why})"))
 }
 
-/// What [`read`] returns of this content.
+/// Checks this content and removes settings, as [`read`] returns it.
 fn checked(path: &Path, mut file: Value) -> Result<Value> {
     let refused = |why| refused(path, why);
     let Value::Object(parts) = &mut file else { return Err(refused("it is not an object".into())) };
-    // Some files keep the settings of their last training run.
+    // Some files contain the settings of their last training run.
     for setting in ["truncation", "padding"] {
         parts.insert(setting.into(), Value::Null);
     }
@@ -70,7 +70,7 @@ fn check(file: &Value) -> Result<(), String> {
     for part in ["normalizer", "pre_tokenizer", "post_processor", "decoder"] {
         let steps = steps(&file[part]);
         if steps.len() > MAX_STEPS {
-            return Err(format!("its {part} has {} steps, at most {MAX_STEPS} are run", steps.len()));
+            return Err(format!("its {part} has {} steps, more than the limit of {MAX_STEPS}", steps.len()));
         }
         let growing = steps.iter().filter(|step| ["ByteLevel", "Metaspace"].contains(&kind(step)));
         if part == "pre_tokenizer" && growing.count() > MAX_GROWING {
@@ -80,7 +80,7 @@ fn check(file: &Value) -> Result<(), String> {
             check_replacement(step).map_err(|why| format!("its {part}: {why}"))?;
             check_template(step)?;
             if kind(step) == "FixedLength" && step["length"] == 0 {
-                return Err(format!("its {part} cuts a text into pieces of no length"));
+                return Err(format!("its {part} splits a text into pieces of length 0"));
             }
         }
     }
@@ -89,7 +89,7 @@ fn check(file: &Value) -> Result<(), String> {
     added.clone().try_for_each(|token| check_id(token["content"].as_str().unwrap_or_default(), &token["id"]))
 }
 
-/// The single steps of a part that may be a sequence of them.
+/// The steps of a part, which may be nested sequences.
 fn steps(part: &Value) -> Vec<&Value> {
     let lists = ["normalizers", "pretokenizers", "processors", "decoders"];
     match lists.iter().find_map(|list| part[list].as_array()) {
@@ -110,9 +110,10 @@ fn check_replacement(step: &Value) -> Result<(), String> {
         _ => return Ok(()),
     };
     match text.as_str().map(str::len) {
-        Some(bytes) if bytes > MAX_REPLACEMENT => {
-            Err(format!("a {} writes {bytes} bytes at a time, at most {MAX_REPLACEMENT}", kind(step)))
-        }
+        Some(bytes) if bytes > MAX_REPLACEMENT => Err(format!(
+            "a {} inserts {bytes} bytes at a time, more than the limit of {MAX_REPLACEMENT}",
+            kind(step)
+        )),
         _ => Ok(()),
     }
 }
@@ -121,10 +122,12 @@ fn check_template(step: &Value) -> Result<(), String> {
     for piece in step["single"].as_array().into_iter().flatten() {
         let token = piece["SpecialToken"]["id"].as_str();
         if let Some(token) = token.filter(|token| !step["special_tokens"][token].is_object()) {
-            return Err(format!("its post_processor writes {token:?}, which its special_tokens lack"));
+            return Err(format!(
+                "its post_processor adds {token:?}, which is missing from its special_tokens"
+            ));
         }
         if piece["Sequence"]["id"].as_str() == Some("B") {
-            return Err("its post_processor wants a second text for a single one".into());
+            return Err("its post_processor uses a second text in the template for a single one".into());
         }
     }
     Ok(())
@@ -135,7 +138,7 @@ fn check_model(model: &Value) -> Result<(), String> {
     if let Some(Value::Object(vocab)) = parts.get("vocab") {
         vocab.iter().try_for_each(|(token, id)| check_id(token, id))?;
     }
-    // The library cuts as many bytes off, whatever they are.
+    // The library removes this many bytes without comparing them, and panics if there are fewer.
     let prefix = model["continuing_subword_prefix"].as_str().unwrap_or_default();
     let right = |merge: &Value| match merge {
         Value::String(pair) => pair.split_once(' ').map(|(_, right)| right.to_owned()),
@@ -144,26 +147,26 @@ fn check_model(model: &Value) -> Result<(), String> {
     let merges = model["merges"].as_array().filter(|_| !prefix.is_empty()).into_iter().flatten();
     match merges.filter_map(right).find(|right| !right.starts_with(prefix)) {
         Some(right) => Err(format!(
-            "a merge continues a word with {right:?}, without the model's continuing_subword_prefix {prefix:?}"
+            "a merge has {right:?} on the right, which lacks the model's continuing_subword_prefix {prefix:?}"
         )),
         None => Ok(()),
     }
 }
 
 fn check_id(token: &str, id: &Value) -> Result<(), String> {
-    // What is wrong with one that is no whole number the library says.
+    // The library reports ids that are not whole numbers.
     match id.is_u64() && token_id(id).is_none() {
-        true => Err(format!("token {token:?} has id {id}, ids end at {MAX_ID}")),
+        true => Err(format!("token {token:?} has id {id}, above the limit of {MAX_ID}")),
         false => Ok(()),
     }
 }
 
-/// A token id that the library can take.
+/// Reads a token id that the library can represent.
 pub(super) fn token_id(value: &Value) -> Option<u32> {
     value.as_u64().and_then(|id| u32::try_from(id).ok()).filter(|id| *id <= MAX_ID)
 }
 
-/// How many tokens the post-processor writes behind a text.
+/// The number of tokens that the post-processor appends to a text.
 pub(super) fn tokens_behind(file: &Value) -> usize {
     let template = |step: &Value| {
         let pieces = step["single"].as_array().map_or(&[][..], Vec::as_slice);

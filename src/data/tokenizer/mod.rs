@@ -1,4 +1,4 @@
-//! Text to token ids and back, as `tokenizer.json` and the model's configuration files say.
+//! Conversion of text to token ids and back, as defined by `tokenizer.json` and the model's configuration files.
 
 mod bounds;
 mod class;
@@ -21,8 +21,9 @@ use tokenizers::processors::template::TemplateProcessing;
 use crate::error::{Error, Result};
 use crate::{files, gguf};
 
-/// The tokenizer of a model, with the ids that begin and end its texts: what transformers' `AutoTokenizer` loads from
-/// the same folder. Truncation, padding and the dropout of merges, which its file may set, are off.
+/// The tokenizer of a model with its beginning- and end-of-sequence ids, equivalent to what transformers'
+/// `AutoTokenizer` loads from the same folder. Truncation, padding and BPE dropout are disabled even if the file sets
+/// them.
 #[derive(Clone, Debug)]
 pub struct Tokenizer {
     inner: Inner,
@@ -31,30 +32,30 @@ pub struct Tokenizer {
     bos: Option<(u32, String)>,
     eos_ids: Vec<u32>,
     eos: Option<(u32, String)>,
-    /// How many tokens the post-processor writes behind a text.
+    /// The number of tokens that the post-processor appends to a text.
     behind: usize,
-    /// Whether decoding takes the spaces before punctuation out.
+    /// Whether decoding removes spaces before punctuation.
     clean_up: bool,
-    /// Ids from here on are not the model's.
+    /// The size of the model's vocabulary: ids from here on are errors.
     vocab: usize,
 }
 
-/// What a tokenizer is made of.
+/// The components of a tokenizer.
 pub(crate) struct Parts {
-    /// `tokenizer.json` as the tokenizer's class makes it.
+    /// `tokenizer.json` with the changes of the tokenizer's class.
     pub file: Value,
-    /// Ids of added tokens, the tokens, and whether they are special.
+    /// The added tokens: id, text, and whether it is special.
     pub added: Vec<(u32, String, bool)>,
-    /// Special tokens by their names.
+    /// Special tokens by name.
     pub named: Map<String, Value>,
 }
 
 impl Tokenizer {
-    /// The tokenizer in `dir`, for a model of `vocab` (V) tokens. A tokenizer may know more, such as a token for
-    /// padding; a text that has one of them is refused when it is encoded.
+    /// Loads the tokenizer in `dir` for a model of `vocab` (V) tokens. The tokenizer may have more tokens, such as one
+    /// for padding; encoding a text with such a token is an error.
     ///
     /// # Errors
-    /// As [`Tokenizer::load`]; [`Error::File`] for a begin- or end-of-sequence token that the model does not have.
+    /// As [`Tokenizer::load`]; [`Error::File`] for a beginning- or end-of-sequence token that the model does not have.
     pub fn load_for(dir: &Path, vocab: usize) -> Result<Tokenizer> {
         let tokenizer = Tokenizer { vocab, ..Tokenizer::load(dir)? };
         let own = tokenizer.eos_ids.iter().copied().chain(tokenizer.bos());
@@ -62,7 +63,7 @@ impl Tokenizer {
             None => Ok(tokenizer),
             Some(id) => {
                 let why = format!(
-                    "{} begins or ends texts, but the model's ids end at {}: name another token in \
+                    "{} is the beginning- or end-of-sequence token, but the model's ids end at {}: set another token in \
                      tokenizer_config.json and generation_config.json, or resize the model's embeddings",
                     tokenizer.named(id),
                     vocab.saturating_sub(1)
@@ -72,18 +73,19 @@ impl Tokenizer {
         }
     }
 
-    /// Loads `tokenizer.json` in `dir`, or the tokenizer of a GGUF file, with what `tokenizer_config.json` (without `added_tokens_decoder`:
-    /// `special_tokens_map.json` and `added_tokens.json` too) says of its class and its special tokens. Generation
-    /// ends at the tokenizer's end-of-sequence token and at those of `generation_config.json`, or else `config.json`.
+    /// Loads `tokenizer.json` in `dir`, or the tokenizer of a GGUF file. The class and the special tokens are those of
+    /// `tokenizer_config.json`; if that has no `added_tokens_decoder`, also of `special_tokens_map.json` and
+    /// `added_tokens.json`. Generation stops at the tokenizer's end-of-sequence token and at those of
+    /// `generation_config.json`, or else of `config.json`.
     ///
     /// # Errors
-    /// [`Error::File`] for a file that is not what it should be, or makes a text grow without end, and for an added
-    /// token that cannot have its id.
+    /// [`Error::File`] for an invalid file, for one that makes a text grow without bound, and for an added token that
+    /// cannot have its id.
     pub fn load(dir: &Path) -> Result<Tokenizer> {
         Tokenizer::load_from(dir, |_| ()).map(|(tokenizer, ())| tokenizer)
     }
 
-    /// [`Tokenizer::load`] with what the tokenizer is made of, for those who write it in another form.
+    /// [`Tokenizer::load`] with the components of the tokenizer, to write it in another format.
     pub(crate) fn load_parts(dir: &Path) -> Result<(Tokenizer, Parts)> {
         let (tokenizer, file) = Tokenizer::load_from(dir, Value::clone)?;
         let added = tokenizer.inner.get_added_tokens_decoder();
@@ -92,7 +94,7 @@ impl Tokenizer {
         Ok((tokenizer, Parts { file, added, named }))
     }
 
-    /// Loads it, and takes what `take` says from the content of its file.
+    /// Loads a tokenizer, and returns the result of `take` on the content of its file.
     fn load_from<T>(dir: &Path, take: impl FnOnce(&Value) -> T) -> Result<(Tokenizer, T)> {
         let (path, mut file) = file::read(dir)?;
         let behind = file::tokens_behind(&file);
@@ -100,12 +102,12 @@ impl Tokenizer {
         settings.rebuild(&mut file);
         let taken = take(&file);
         let mut inner: Inner = guarded(|| Ok(serde_json::from_value(file)?)).map_err(|why| {
-            Error::file(&path, format!("is not a tokenizer of the kind that transformers saves ({why})"))
+            Error::file(&path, format!("is not a tokenizer in the format of transformers ({why})"))
         })?;
         settings.add(&mut inner)?;
         inner.set_encode_special_tokens(settings.is_set("split_special_tokens"));
 
-        // Added tokens by what is written in a text: `id_to_token` gives them as the normalizer changes them.
+        // Added tokens as they are written in a text; `id_to_token` returns them after normalization.
         let added = inner.get_added_tokens_decoder();
         let written =
             |id| added.get(&id).map(|token| token.content.clone()).or_else(|| inner.id_to_token(id));
@@ -121,7 +123,7 @@ impl Tokenizer {
         let bos = bos.and_then(|id| Some((id, written(id)?)));
         let eos = eos.and_then(|id| Some((id, written(id)?)));
         let special = added.iter().filter(|(_, token)| token.special).map(|(&id, _)| id).collect();
-        // As in transformers: of use for the words of WordPiece, and destructive elsewhere.
+        // As in transformers: it suits WordPiece, and would damage other texts.
         let clean_up = settings.is_set("clean_up_tokenization_spaces")
             && !matches!(inner.get_model(), ModelWrapper::BPE(_));
         if settings.class() == Class::CodeLlama {
@@ -133,7 +135,7 @@ impl Tokenizer {
         Ok((tokenizer, taken))
     }
 
-    /// Token ids of `text`, with the special tokens that the tokenizer's post-processor adds (mostly BOS).
+    /// Encodes `text`, with the special tokens that the tokenizer's post-processor adds (usually BOS).
     ///
     /// # Errors
     /// [`Error::Config`] for a token that the model does not have, and for a text that cannot be encoded.
@@ -141,7 +143,8 @@ impl Tokenizer {
         self.encode_with(text, true)
     }
 
-    /// Token ids of a `text` that goes on: [`encode`](Self::encode) without what the post-processor writes behind it.
+    /// Encodes a `text` that will be continued: [`encode`](Self::encode) without the tokens that the post-processor
+    /// appends.
     ///
     /// # Errors
     /// As [`Tokenizer::encode`].
@@ -151,8 +154,8 @@ impl Tokenizer {
         Ok(ids)
     }
 
-    /// Token ids of `text` alone, as for what a chat template rendered, which has written its special tokens itself:
-    /// special tokens *written in* `text` become such.
+    /// Encodes `text` without adding special tokens. It is for the output of a chat template, which contains them
+    /// already: special tokens *written in* `text` are recognised.
     ///
     /// # Errors
     /// As [`Tokenizer::encode`].
@@ -162,22 +165,22 @@ impl Tokenizer {
 
     fn encode_with(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>> {
         let encoding = guarded(|| self.inner.encode_fast(text, add_special_tokens)).map_err(|why| {
-            Error::config("text", format!("{} cannot encode it ({why})", self.path.display()))
+            Error::config("text", format!("cannot be encoded by {} ({why})", self.path.display()))
         })?;
         let ids = encoding.get_ids().to_vec();
         self.check(&ids).map(|()| ids)
     }
 
-    /// Checks that the model has all `ids`.
+    /// Checks that all `ids` are in the model's vocabulary.
     ///
     /// # Errors
-    /// [`Error::Config`] that names the first token that it does not have.
+    /// [`Error::Config`], which names the first token that is not.
     pub fn check(&self, ids: &[u32]) -> Result<()> {
         match ids.iter().find(|id| **id as usize >= self.vocab) {
             None => Ok(()),
             Some(id) => {
                 let why = format!(
-                    "has {}, but the model's ids end at {}: take the token out of it, or resize the model's embeddings",
+                    "has {}, but the model's ids end at {}: remove the token, or resize the model's embeddings",
                     self.named(*id),
                     self.vocab.saturating_sub(1)
                 );
@@ -186,7 +189,7 @@ impl Tokenizer {
         }
     }
 
-    /// A token in a sentence.
+    /// A token's description for messages.
     fn named(&self, id: u32) -> String {
         match self.inner.id_to_token(id) {
             Some(token) => format!("the token {token:?} with id {id}"),
@@ -194,12 +197,12 @@ impl Tokenizer {
         }
     }
 
-    /// The text of `ids`; `skip_special` leaves special tokens out. Ids without a token are left out, too.
+    /// Decodes `ids`; `skip_special` omits special tokens. Ids without a token are omitted, too.
     ///
     /// # Errors
-    /// [`Error::File`] where the tokenizer's decoder cannot.
+    /// [`Error::File`] if the tokenizer's decoder fails.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String> {
-        // Not left to the library, which takes a special token for another one once it is normalised.
+        // Filtered here, since the library mistakes a special token for another one if its text is normalized.
         let kept: Vec<u32> =
             ids.iter().copied().filter(|id| !(skip_special && self.special.contains(id))).collect();
         let text = guarded(|| self.inner.decode(&kept, false));
@@ -207,35 +210,35 @@ impl Tokenizer {
         Ok(if self.clean_up { without_spaces(text) } else { text })
     }
 
-    /// The text that `ids` add to that of the ids `before` them: what a prompt is continued with such that both
-    /// together are encoded as these ids again. Unlike [`decode`](Self::decode) of `ids` alone it keeps the space
-    /// before the first word, which Llama's decoders strip from the beginning of a text.
+    /// Returns the text that `ids` add to the text of the preceding ids `before`. A prompt followed by this text is
+    /// encoded to the same ids again. Unlike [`decode`](Self::decode) of `ids` alone, it keeps the space before the
+    /// first word, which Llama's decoders strip from the beginning of a text.
     ///
     /// # Errors
     /// As [`Tokenizer::decode`].
     pub fn decode_after(&self, before: &[u32], ids: &[u32], skip_special: bool) -> Result<String> {
-        // A few tokens are enough to stand in the middle of a text.
+        // A few tokens are enough to avoid the special treatment of the beginning of a text.
         let before = &before[before.len().saturating_sub(8)..];
         let head = self.decode(before, skip_special)?;
         let mut whole = self.decode(&[before, ids].concat(), skip_special)?;
-        // Not all of the head where a character's bytes are divided between the two.
+        // The head need not be a prefix if the bytes of a character are split between the two.
         let common = head.chars().zip(whole.chars()).take_while(|(a, b)| a == b);
         let common = common.map(|(c, _)| c.len_utf8()).sum();
         Ok(whole.split_off(common))
     }
 
-    /// The id of exactly this token.
+    /// Returns the id of exactly this token.
     pub fn token_to_id(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)
     }
 
-    /// The id that begins a text, if the model has one.
+    /// The beginning-of-sequence id, if the model has one.
     pub fn bos(&self) -> Option<u32> {
         self.bos.as_ref().map(|&(id, _)| id)
     }
 
-    /// A token of the model in `dir` that is no part of a text: its tokenizer's own for that, or else one that texts hardly
-    /// have. `None` where there is no tokenizer, which a dry run does without.
+    /// Returns a token that can pad the texts of the model in `dir`: the tokenizer's padding token, or else one that
+    /// texts rarely contain. `None` if there is no tokenizer, which a dry run does not need.
     ///
     /// # Errors
     /// As [`Tokenizer::load`].
@@ -251,12 +254,13 @@ impl Tokenizer {
         Ok(other.or(tokenizer.eos()))
     }
 
-    /// The id that ends a training text: the tokenizer's own, or else the first of [`eos_ids`](Self::eos_ids).
+    /// The id that ends a training text: the tokenizer's end-of-sequence token, or else the first of
+    /// [`eos_ids`](Self::eos_ids).
     pub fn eos(&self) -> Option<u32> {
         self.eos.as_ref().map(|&(id, _)| id)
     }
 
-    /// How [`eos`](Self::eos) is written in a text.
+    /// The text of [`eos`](Self::eos).
     pub fn eos_text(&self) -> Option<&str> {
         self.eos.as_ref().map(|(_, text)| text.as_str())
     }
@@ -267,7 +271,7 @@ impl Tokenizer {
     }
 }
 
-/// Makes a text begin with `tokens`, and end with none.
+/// Makes the post-processor prepend `tokens` to a text, and append none.
 fn begin_with(inner: &mut Inner, tokens: Vec<(String, u32)>) -> Result<(), String> {
     let single = tokens.iter().map(|(text, _)| text.clone()).chain(["$A".to_owned()]).collect::<Vec<_>>();
     let template = TemplateProcessing::builder().try_single(single).map(|b| b.special_tokens(tokens).build());
@@ -276,7 +280,7 @@ fn begin_with(inner: &mut Inner, tokens: Vec<(String, u32)>) -> Result<(), Strin
     Ok(())
 }
 
-/// `text` without the spaces before punctuation and contractions, as transformers takes them out.
+/// Removes spaces before punctuation and contractions, as transformers does.
 fn without_spaces(mut text: String) -> String {
     for mark in [" .", " ?", " !", " ,"] {
         text = text.replace(mark, &mark[1..]);
@@ -288,15 +292,15 @@ fn without_spaces(mut text: String) -> String {
     text
 }
 
-/// The special tokens with a name that the files in `dir` give its tokenizer, as a chat template sees them.
+/// The named special tokens of the tokenizer in `dir`, for a chat template.
 pub(super) fn special_tokens(dir: &Path) -> Result<Map<String, Value>> {
     let file = gguf::json(dir, "tokenizer.json")?.1.unwrap_or_default();
     Ok(Settings::read(dir, &file)?.named())
 }
 
-/// The ids that the model's configuration files in `dir` give under `name`, the more particular file first.
+/// The ids under `name` in the model's configuration files in `dir`; `generation_config.json` takes precedence.
 pub(crate) fn configured_ids(dir: &Path, name: &str) -> Result<Vec<u32>> {
-    // A GGUF file says all in one place.
+    // A GGUF file has a single set of metadata.
     let files = if gguf::file_of(dir)?.is_some() { 1 } else { 2 };
     for file in &["generation_config.json", "config.json"][..files] {
         let (path, value) = gguf::json(dir, file)?;
@@ -309,7 +313,7 @@ pub(crate) fn configured_ids(dir: &Path, name: &str) -> Result<Vec<u32>> {
     Ok(Vec::new())
 }
 
-/// The ids in a `…_token_id` entry: absent, null, a number or a list. The error continues "eos_token_id …".
+/// Reads a `…_token_id` entry: absent, null, a number or a list. The error continues "eos_token_id …".
 fn token_ids(value: &Value) -> Result<Vec<u32>, &'static str> {
     let id = |value: &Value| {
         let id = value.as_u64().and_then(|id| u32::try_from(id).ok());

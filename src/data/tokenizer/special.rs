@@ -1,4 +1,4 @@
-//! Special and added tokens: what the files beside `tokenizer.json` say of them, as transformers reads it.
+//! Special and added tokens, read from the files next to `tokenizer.json` as transformers reads them.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,29 +12,29 @@ use super::file::token_id;
 use crate::error::{Error, Result};
 use crate::gguf;
 
-/// The special tokens that every tokenizer of transformers may have.
+/// The special tokens that any tokenizer of transformers may have.
 const NAMES: [&str; 7] =
     ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
-/// What the configuration files in a folder say of its tokenizer.
+/// The tokenizer settings in the configuration files of a folder.
 #[derive(Debug)]
 pub(super) struct Settings {
     path: PathBuf,
     config: Map<String, Value>,
     class: Class,
-    /// Tokens with the ids that they must have.
+    /// Added tokens by their required ids.
     added: BTreeMap<u32, AddedToken>,
-    /// Special tokens with a name, then those without.
+    /// Special tokens with a name, and special tokens without.
     named: Vec<(String, AddedToken)>,
     unnamed: Vec<AddedToken>,
 }
 
 impl Settings {
-    /// Reads `tokenizer_config.json`, or else `special_tokens_map.json` and `added_tokens.json` beside it, in `dir`.
-    /// `file` is the content of `tokenizer.json`.
+    /// Reads `tokenizer_config.json` in `dir`; if it has no `added_tokens_decoder`, also `special_tokens_map.json` and
+    /// `added_tokens.json`. `file` is the content of `tokenizer.json`.
     pub(super) fn read(dir: &Path, file: &Value) -> Result<Settings> {
         let (path, mut config) = object(dir, "tokenizer_config.json")?;
-        // What a GGUF file holds needs no class, and its other metadata are for the model.
+        // A GGUF file needs no class, and its other metadata describe the model.
         let model_config = match gguf::file_of(dir)? {
             Some(_) => Map::new(),
             None => object(dir, "config.json")?.1,
@@ -62,7 +62,7 @@ impl Settings {
             let (path, added) = object(dir, "added_tokens.json")?;
             settings.complete(&added, file).map_err(|why| Error::file(path, why))?;
         }
-        // What is known of a token under its id goes for it under its name, too.
+        // The settings of an added token also apply to it as a named token.
         let known: BTreeMap<&str, &AddedToken> =
             settings.added.values().map(|token| (token.content.as_str(), token)).collect();
         for (_, token) in &mut settings.named {
@@ -78,7 +78,7 @@ impl Settings {
         Error::file(&self.path, why)
     }
 
-    /// Takes the special tokens that `config` names.
+    /// Reads the special tokens that `config` names.
     fn name(&mut self, config: &Map<String, Value>) -> Result<(), String> {
         let token = |name: &str, value: &Value| special(value).map_err(|why| format!("{name} {why}"));
         for name in NAMES {
@@ -91,7 +91,7 @@ impl Settings {
                 }
             }
         }
-        // Tokens of this tokenizer alone: a class's own, then keys such as "image_token".
+        // Tokens of this tokenizer only: those of its class, then keys such as "image_token".
         let own = self.class.special_tokens().iter().filter(|(name, _)| !NAMES.contains(name));
         let own: Vec<_> = own.filter(|(name, _)| !config.contains_key(*name)).collect();
         self.named
@@ -127,7 +127,7 @@ impl Settings {
         Ok(())
     }
 
-    /// Takes special tokens by their names, in place of those that have them.
+    /// Adds special tokens by name, replacing those of the same name.
     fn name_all(&mut self, tokens: &Map<String, Value>) -> Result<(), String> {
         for (name, value) in tokens {
             let token = special(value).map_err(|why| format!("{name} {why}"))?;
@@ -137,8 +137,8 @@ impl Settings {
         Ok(())
     }
 
-    /// Takes the added tokens of a folder whose `tokenizer_config.json` has none: `legacy` is `added_tokens.json`,
-    /// the ids of added tokens, and `tokenizer.json`'s own tokens go above them.
+    /// Collects the added tokens of a folder whose `tokenizer_config.json` has none. `legacy` is `added_tokens.json`,
+    /// which has their ids; the tokens of `tokenizer.json` override them.
     fn complete(&mut self, legacy: &Map<String, Value>, file: &Value) -> Result<(), String> {
         for (text, id) in legacy {
             let special = self.special_texts().any(|known| known == text);
@@ -148,7 +148,7 @@ impl Settings {
             );
         }
         for token in file["added_tokens"].as_array().into_iter().flatten() {
-            // What is wrong with them the library says.
+            // The library reports invalid tokens.
             if let (Some(id), Ok(token)) = (token_id(&token["id"]), added(token)) {
                 self.added.insert(id, token);
             }
@@ -161,28 +161,28 @@ impl Settings {
         named.chain(&self.unnamed).map(|token| token.content.as_str())
     }
 
-    /// The special tokens that have a name.
+    /// The texts of the special tokens that have a name.
     pub(super) fn named(&self) -> Map<String, Value> {
         self.named.iter().map(|(name, token)| (name.clone(), token.content.as_str().into())).collect()
     }
 
-    /// The token that a file calls `name`.
+    /// The text of the token called `name`.
     pub(super) fn text(&self, name: &str) -> Option<&str> {
         let found = self.named.iter().find(|(known, _)| known == name);
         found.map(|(_, token)| token.content.as_str())
     }
 
-    /// Whether `tokenizer_config.json` says that there is no such thing.
+    /// Whether `tokenizer_config.json` sets the key to null.
     pub(super) fn is_null(&self, key: &str) -> bool {
         self.config.get(key).is_some_and(Value::is_null)
     }
 
-    /// Whether a truth value of `tokenizer_config.json` is set.
+    /// Whether a boolean of `tokenizer_config.json` is true.
     pub(super) fn is_set(&self, key: &str) -> bool {
         self.config.get(key).and_then(Value::as_bool).unwrap_or(false)
     }
 
-    /// The class that transformers loads the tokenizer with.
+    /// The class with which transformers loads the tokenizer.
     pub(super) fn class(&self) -> Class {
         self.class
     }
@@ -192,7 +192,7 @@ impl Settings {
         self.class.rebuild(file, &self.config, self.text("unk_token"));
     }
 
-    /// Adds the tokens that `tokenizer` does not have yet, each with the id that the files give it.
+    /// Adds the missing tokens to `tokenizer`, and checks that each has the id of the files.
     pub(super) fn add(&self, tokenizer: &mut Inner) -> Result<()> {
         let named: Vec<&str> = self.named.iter().map(|(_, token)| token.content.as_str()).collect();
         let known = |tokenizer: &Inner, token: &AddedToken| {
@@ -222,7 +222,7 @@ impl Settings {
         let new: Vec<(Option<u32>, String)> =
             tokens.iter().filter(new).map(|(id, token)| (*id, token.content.clone())).collect();
         guarded(|| tokenizer.add_tokens(tokens.into_iter().map(|(_, token)| token)))
-            .map_err(|why| self.error(format!("its added tokens cannot be added ({why})")))?;
+            .map_err(|why| self.error(format!("cannot add its added tokens ({why})")))?;
         for (wanted, text) in new {
             let Some(id) = tokenizer.token_to_id(&text) else { continue };
             let taken = tokenizer.get_model().id_to_token(id);
@@ -231,13 +231,13 @@ impl Settings {
                 taken.or_else(|| (wanted != id).then(|| tokenizer.id_to_token(wanted)).flatten())
             {
                 return Err(self.error(format!(
-                    "token {text:?} should have id {wanted}, which tokenizer.json gives to {other:?}: save the \
+                    "token {text:?} must have id {wanted}, which tokenizer.json gives to {other:?}: save the \
                      tokenizer again with transformers, so that both files agree"
                 )));
             }
             if wanted != id {
                 return Err(self.error(format!(
-                    "token {text:?} should have id {wanted}, but tokenizer.json lacks it and its ids go on at {id}: \
+                    "token {text:?} must have id {wanted}, but tokenizer.json lacks it and its next id is {id}: \
                      save the tokenizer again with transformers, so that both files agree"
                 )));
             }
@@ -248,7 +248,8 @@ impl Settings {
 
 const NO_ID: &str = "must have a token id, a whole number";
 
-/// The object in the file `name` of the model in `dir`, and the file; an empty one where there is no such file.
+/// Returns the object in the file `name` of the model in `dir`, and the path. The object is empty if the file does not
+/// exist.
 fn object(dir: &Path, name: &str) -> Result<(PathBuf, Map<String, Value>)> {
     match gguf::json(dir, name)? {
         (path, None) => Ok((path, Map::new())),
@@ -257,10 +258,10 @@ fn object(dir: &Path, name: &str) -> Result<(PathBuf, Map<String, Value>)> {
     }
 }
 
-/// `added_tokens_decoder`: tokens by their ids, which JSON writes as strings.
+/// Reads `added_tokens_decoder`: tokens by their ids, which are strings in JSON.
 fn decoder(value: &Value) -> Result<BTreeMap<u32, AddedToken>, String> {
     let Value::Object(tokens) = value else {
-        return Err("added_tokens_decoder must be an object of tokens by their ids".into());
+        return Err("added_tokens_decoder must be an object of tokens by id".into());
     };
     let entry = |(id, value): (&String, &Value)| {
         let token = added(value).map_err(|why| format!("added_tokens_decoder: token {id:?} {why}"))?;
@@ -270,7 +271,7 @@ fn decoder(value: &Value) -> Result<BTreeMap<u32, AddedToken>, String> {
     tokens.iter().map(entry).collect()
 }
 
-/// A special token: how it is written, or an object that says more.
+/// Reads a special token: a string, or an object with its settings.
 fn special(value: &Value) -> Result<AddedToken, String> {
     match value {
         Value::String(text) => Ok(AddedToken::from(text, true)),
@@ -278,7 +279,7 @@ fn special(value: &Value) -> Result<AddedToken, String> {
     }
 }
 
-/// A token as an object. The error continues "token …".
+/// Reads a token from an object. The error continues "token …".
 fn added(value: &Value) -> Result<AddedToken, String> {
     let Some(text) = value["content"].as_str() else {
         return Err("must be an object with \"content\"".into());

@@ -10,23 +10,25 @@ pub struct StopMatcher {
 }
 
 impl StopMatcher {
-    /// Stops at the first of `stops` to occur; empty strings are ignored.
+    /// Creates a matcher for the earliest of `stops`; empty strings are ignored.
     pub fn new(stops: impl IntoIterator<Item = String>) -> StopMatcher {
         StopMatcher { stops: stops.into_iter().filter(|stop| !stop.is_empty()).collect() }
     }
 
-    /// How much of a text without a stop string no later one can reach into, in bytes.
+    /// The length in bytes of the beginning of a text that cannot be part of a later stop string. The text has no stop
+    /// string yet.
     pub(crate) fn safe_length(&self, text: &str) -> usize {
         let may_begin = |at: &usize| self.stops.iter().any(|stop| stop.starts_with(&text[*at..]));
         text.char_indices().map(|(at, _)| at).find(may_begin).unwrap_or(text.len())
     }
 
-    /// The generated text before the earliest stop string, without special tokens, or `None` as long as there is none. `before`
-    /// are the prompt's ids, `ids` all those generated so far: the whole is decoded each time, as a token's text can depend
-    /// on its neighbours (bytes of one character, a stripped space) and decoding is cheap beside a model's step.
+    /// Returns the generated text before the earliest stop string, without special tokens, or `None` if there is none.
+    /// `before` are the prompt's ids, `ids` all generated ids so far. The whole is decoded each time: the text of a
+    /// token can depend on its neighbours (bytes of one character, a stripped space), and decoding is cheap compared to
+    /// a step of the model.
     pub fn cut(&self, tokenizer: &Tokenizer, before: &[u32], ids: &[u32]) -> Result<Option<String>> {
         let first = |text: &str| self.stops.iter().filter_map(|stop| text.find(stop)).min();
-        // Special tokens stay visible: a stop string may be one.
+        // Special tokens are included, since a stop string may be one.
         let stopped =
             |ids: &[u32]| Ok::<_, Error>(first(&tokenizer.decode_after(before, ids, false)?).is_some());
         if self.stops.is_empty() || !stopped(ids)? {
@@ -50,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_that_a_stop_string_may_begin_in_is_not_safe() {
+    fn text_in_which_a_stop_string_may_begin_is_not_safe() {
         let stop = StopMatcher::new(["\nUser".to_owned(), "é!".to_owned()]);
         for (text, safe) in
             [("", 0), ("abc", 3), ("abc\n", 3), ("abc\nUs", 3), ("abc\nXs", 6), ("caf\u{e9}", 3), ("é?", 3)]

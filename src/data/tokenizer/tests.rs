@@ -1,7 +1,7 @@
 use super::*;
 use crate::files::{self, shared, write_atomic};
 
-/// Words, ids up to 600 with gaps, BOS added to each text, a truncation to be ignored.
+/// A word-level tokenizer with ids up to 600 with gaps, which adds BOS to each text. Its truncation must be ignored.
 const TOKENIZER: &str = r#"{
     "version": "1.0", "truncation": {"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0},
     "padding": null, "normalizer": null,
@@ -34,7 +34,7 @@ fn small(files: &[(&str, &str)]) -> Tokenizer {
 const SPECIAL: &str = r#"{"bos_token": {"content": "<s>"}, "eos_token": "</s>"}"#;
 
 #[test]
-fn the_known_prompt_has_the_known_ids() {
+fn a_prompt_has_the_ids_that_transformers_gives_it() {
     let known: [(&str, usize, &[u32]); 2] = [
         ("models/stories260K", 512, &[1, 403, 407, 261, 378]),
         ("models/TinyStories-656K", 2048, &[1, 80, 147, 201, 282, 57]),
@@ -86,14 +86,14 @@ fn the_eos_ids_are_those_that_generation_stops_at() {
 }
 
 #[test]
-fn a_first_token_that_the_tokenizer_says_there_is_none_of_is_not_the_configurations() {
+fn a_null_bos_token_overrides_the_models_configuration() {
     let config = ("config.json", r#"{"bos_token_id": 1}"#);
     assert_eq!(small(&[config]).bos(), Some(1));
     assert_eq!(small(&[config, ("tokenizer_config.json", r#"{"bos_token": null}"#)]).bos(), None);
 }
 
 #[test]
-fn a_token_beyond_the_models_vocabulary_is_refused_where_a_text_has_it() {
+fn a_token_outside_the_models_vocabulary_is_an_error_when_a_text_has_it() {
     let files = folder(&[("tokenizer.json", TOKENIZER)]);
     let tokenizer = Tokenizer::load_for(files.path(), 512).unwrap();
     assert_eq!(tokenizer.encode("one two").unwrap(), [1, 3, 4]);
@@ -141,7 +141,7 @@ const ALL: [&str; 8] =
     ["byte-level", "byte-fallback", "metaspace", "word-piece", "unigram", "word-level", "both-ends", "flags"];
 
 #[test]
-fn what_is_decoded_after_a_prompt_is_encoded_with_it_again() {
+fn text_decoded_after_a_prompt_is_encoded_to_the_same_ids() {
     for kind in ALL {
         let tokenizer = Tokenizer::load(&fixture(kind)).unwrap();
         let whole = tokenizer.encode_beginning("upon a time there said : one two").unwrap();
@@ -172,7 +172,7 @@ fn dropout_of_merges_is_off() {
 }
 
 #[test]
-fn an_added_token_that_cannot_have_its_id_is_refused_by_name() {
+fn an_added_token_that_cannot_have_its_id_is_named_in_the_error() {
     let refused = |tokens: &str| {
         let config = format!("{{\"added_tokens_decoder\": {tokens}}}");
         let dir = folder(&[("tokenizer_config.json", &config)]);
@@ -181,9 +181,9 @@ fn an_added_token_that_cannot_have_its_id_is_refused_by_name() {
         Tokenizer::load(dir.path()).unwrap_err().to_string()
     };
     let gap = refused(r#"{"400": {"content": "<|im_end|>", "special": true}}"#);
-    assert!(gap.contains("token \"<|im_end|>\" should have id 400, but tokenizer.json lacks it"), "{gap}");
+    assert!(gap.contains("token \"<|im_end|>\" must have id 400, but tokenizer.json lacks it"), "{gap}");
     let taken = refused(r#"{"7": {"content": "<|im_end|>", "special": true}}"#);
-    assert!(taken.contains("should have id 7, which tokenizer.json gives to \"'\""), "{taken}");
+    assert!(taken.contains("must have id 7, which tokenizer.json gives to \"'\""), "{taken}");
     for (tokens, why) in [
         ("[]", "added_tokens_decoder must be an object"),
         (r#"{"x": {"content": "<|im_end|>"}}"#, "must have a token id"),
@@ -205,9 +205,9 @@ fn generation_stops_at_the_tokenizers_end_and_at_the_configured_ones() {
     );
 }
 
-/// As transformers 5.24 reads what it writes itself.
+/// Expected: the result of transformers 5.24 for files that it wrote itself.
 #[test]
-fn special_tokens_of_this_model_alone_are_added_under_their_names() {
+fn model_specific_special_tokens_are_added_under_their_names() {
     let config = r#"{"model_specific_special_tokens": {"image_token": "<img>"}}"#;
     let dir = folder(&[("tokenizer.json", TOKENIZER), ("tokenizer_config.json", config)]);
     assert!(Tokenizer::load(dir.path()).unwrap().token_to_id("<img>").is_some());
@@ -231,7 +231,7 @@ fn special_tokens_of_a_wrong_type_are_clear_errors() {
 }
 
 #[test]
-fn a_folder_with_a_slow_tokenizer_alone_says_how_to_make_a_fast_one() {
+fn the_error_for_a_slow_tokenizer_says_how_to_convert_it() {
     let dir = folder(&[("tokenizer.model", "x")]);
     let error = Tokenizer::load(dir.path()).unwrap_err().to_string();
     assert!(

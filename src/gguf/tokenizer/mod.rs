@@ -9,9 +9,9 @@ pub(super) use read::GgufTokenizer;
 
 /// Names of metadata entries.
 pub(super) mod key {
-    /// The kind of tokenizer.
+    /// The type of tokenizer.
     pub const MODEL: &str = "tokenizer.ggml.model";
-    /// How a byte-level tokenizer divides a text into words.
+    /// The pre-tokenizer of a byte-level tokenizer, which divides a text into words.
     pub const WORDS: &str = "tokenizer.ggml.pre";
     pub const TOKENS: &str = "tokenizer.ggml.tokens";
     pub const SCORES: &str = "tokenizer.ggml.scores";
@@ -22,13 +22,13 @@ pub(super) mod key {
     pub const ADDS_EOS: &str = "tokenizer.ggml.add_eos_token";
     pub const SPACE_FIRST: &str = "tokenizer.ggml.add_space_prefix";
     pub const TEMPLATE: &str = "tokenizer.chat_template";
-    /// The names of templates beside the default one.
+    /// The names of templates other than the default one.
     pub const TEMPLATES: &str = "tokenizer.chat_templates";
-    /// The content of a `tokenizer.json`, in files of a few writers.
+    /// The content of a `tokenizer.json`; few writers include it.
     pub const WHOLE: &str = "tokenizer.huggingface.json";
 }
 
-/// What a token is for.
+/// The kind of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Normal = 1,

@@ -1,12 +1,13 @@
-//! SentencePiece's tokenizers, whose tokens have scores: the merges that make the same of a text.
+//! The merges that are equivalent to the scores of a SentencePiece tokenizer.
 
 use std::collections::HashMap;
 
-/// Tokens longer than this are not made by merges; the longest of Gemma's has 93 bytes.
+/// The length in bytes of the longest token for which merges are computed; the longest of Gemma has 93.
 const LONGEST: usize = 256;
 
-/// The merges of tokens by their scores: `tokens` are those that a text can be divided into, by id, each with its score.
-/// Every way to divide a token into two others is a merge, the highest score first; of one score, long parts first.
+/// Returns the merges that follow from scores. `tokens` are the tokens that a text can be divided into, by id, with
+/// their scores. Every division of a token into two others is a merge. The highest score comes first; of equal scores,
+/// long parts come first.
 pub(super) fn merges(tokens: &[(&str, f64)]) -> Vec<[String; 2]> {
     let known: HashMap<&str, usize> = tokens.iter().enumerate().map(|(id, (text, _))| (*text, id)).collect();
     let mut found: Vec<(f64, [usize; 2], [&str; 2])> = Vec::new();
@@ -23,12 +24,13 @@ pub(super) fn merges(tokens: &[(&str, f64)]) -> Vec<[String; 2]> {
             (*score, parts.map(|part| part.chars().count()), parts)
         }));
     }
-    // Stable: what is alike stays in the order of ids.
+    // The sort is stable: equal entries stay in the order of ids.
     found.sort_by(|a, b| b.0.total_cmp(&a.0).then(b.1.cmp(&a.1)));
     found.into_iter().map(|(_, _, parts)| parts.map(str::to_owned)).collect()
 }
 
-/// A score for each token of `vocabulary` such that the best merge has the highest: minus its place among the merges.
+/// Returns a score for each token of `vocabulary`: minus the index of the first merge that makes it, so that the first
+/// merge has the highest score.
 pub(super) fn scores<'a>(merges: impl Iterator<Item = [&'a str; 2]>) -> HashMap<String, f32> {
     let mut scores = HashMap::new();
     for [left, right] in merges {

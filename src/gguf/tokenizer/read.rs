@@ -1,5 +1,5 @@
-//! The tokenizer in a GGUF file as the files that transformers would have for it: `tokenizer.json`,
-//! `tokenizer_config.json` and `generation_config.json`, which are read and checked as any others.
+//! Converts the tokenizer of a GGUF file to the files of transformers: `tokenizer.json`, `tokenizer_config.json` and
+//! `generation_config.json`, which are read and checked like any others.
 
 use std::collections::HashSet;
 
@@ -11,7 +11,7 @@ use super::{Kind, key};
 use crate::error::Result;
 use crate::gguf::container::Container;
 
-/// Tokens that end an answer wherever a model has them, as llama.cpp takes it.
+/// Tokens that end a response in any model that has them, as in llama.cpp.
 const ENDS: [&str; 9] = [
     "<|eot_id|>",
     "<|im_end|>",
@@ -24,7 +24,7 @@ const ENDS: [&str; 9] = [
     "<EOT>",
 ];
 
-/// Special tokens by the names of transformers, and the entries that hold their ids.
+/// Special tokens: their names in transformers, and the metadata entries of their ids.
 const SPECIAL: [(&str, &str); 7] = [
     ("bos_token", "bos_token_id"),
     ("eos_token", "eos_token_id"),
@@ -35,7 +35,7 @@ const SPECIAL: [(&str, &str); 7] = [
     ("mask_token", "mask_token_id"),
 ];
 
-/// A tokenizer, read.
+/// A tokenizer that was read from metadata.
 pub(crate) struct GgufTokenizer<'a> {
     container: &'a Container,
     tokens: Vec<String>,
@@ -44,21 +44,21 @@ pub(crate) struct GgufTokenizer<'a> {
 }
 
 enum Model {
-    /// Merges of bytes, within words.
+    /// Byte-level BPE, within words.
     Bytes(&'static Words),
-    /// Pieces with scores, spaces as ▁.
+    /// Pieces with scores; a space is ▁.
     Pieces { space_first: bool },
 }
 
 impl GgufTokenizer<'_> {
-    /// Reads tokens and kinds.
+    /// Reads the tokens and their kinds.
     ///
     /// # Errors
-    /// [`crate::Error::File`] for a tokenizer of another kind, for none, and for lists that do not fit each other.
+    /// [`crate::Error::File`] for a missing or unsupported tokenizer, and for lists of different lengths.
     pub fn open(container: &Container) -> Result<GgufTokenizer<'_>> {
         let Some(model) = container.text(key::MODEL)? else {
             return Err(container.refused(
-                "has no tokenizer: take a file with one, or the model's folder as Hugging Face stores it",
+                "has no tokenizer: use a file with one, or the model folder in the Hugging Face layout",
             ));
         };
         let model = match model.as_str() {
@@ -66,8 +66,8 @@ impl GgufTokenizer<'_> {
                 None => &DEFAULT,
                 Some(name) => Words::named(&name).ok_or_else(|| {
                     container.refused(format!(
-                        "its tokenizer divides texts as {name:?} does, which is not supported: take the model's folder \
-                         as Hugging Face stores it"
+                        "its tokenizer has the pre-tokenizer {name:?}, which is not supported: use the model folder \
+                         in the Hugging Face layout"
                     ))
                 })?,
             }),
@@ -77,8 +77,8 @@ impl GgufTokenizer<'_> {
             }
             other => {
                 return Err(container.refused(format!(
-                    "its tokenizer is of the kind {other:?}, supported are \"gpt2\" and \"llama\": take the model's folder \
-                     as Hugging Face stores it"
+                    "its tokenizer has the type {other:?}, supported are \"gpt2\" and \"llama\": use the model folder \
+                     in the Hugging Face layout"
                 )));
             }
         };
@@ -89,7 +89,7 @@ impl GgufTokenizer<'_> {
         };
         if tokens.is_empty() || kinds.len() != tokens.len() {
             return Err(container.refused(format!(
-                "is damaged: its tokenizer has {} tokens and {} kinds of them; get it again",
+                "is damaged: its tokenizer has {} tokens, but the types of {}; download it again",
                 tokens.len(),
                 kinds.len()
             )));
@@ -97,25 +97,25 @@ impl GgufTokenizer<'_> {
         let mut seen = HashSet::new();
         if let Some(token) = tokens.iter().find(|token| !token.is_empty() && !seen.insert(token.as_str())) {
             return Err(container
-                .refused(format!("is damaged: its tokenizer has two tokens {token:?}; get it again")));
+                .refused(format!("is damaged: its tokenizer has two tokens {token:?}; download it again")));
         }
         Ok(GgufTokenizer { container, tokens, kinds, model })
     }
 
-    /// Ids with their tokens, as transformers writes them, and kinds; without the ids that no text has.
+    /// The ids, their tokens as transformers writes them, and their kinds, without unused ids.
     fn vocabulary(&self) -> impl Iterator<Item = (usize, String, Kind)> {
         let pieces = matches!(self.model, Model::Pieces { .. });
         let all = self.tokens.iter().zip(&self.kinds).enumerate();
         all.filter(|(_, (token, kind))| !token.is_empty() && **kind != Kind::Unused).map(
             move |(id, (token, kind))| match (pieces, kind) {
-                // Spaces are spaces in a text that llama.cpp looks for it in, and ▁ in transformers' files.
+                // llama.cpp matches these in the text with its spaces; transformers' files have ▁ instead.
                 (true, Kind::UserDefined) => (id, token.replace(' ', "▁"), *kind),
                 _ => (id, token.clone(), *kind),
             },
         )
     }
 
-    /// `tokenizer.json`.
+    /// Returns the content of `tokenizer.json`.
     pub fn tokenizer_json(&self) -> Result<Value> {
         let vocab: Map<String, Value> = self.vocabulary().map(|(id, token, _)| (token, id.into())).collect();
         let added: Vec<Value> =
@@ -163,14 +163,14 @@ impl GgufTokenizer<'_> {
         Ok(file)
     }
 
-    /// An added token, if it is one.
+    /// Returns the entry of an added token, if the token is one.
     fn added(&self, id: usize, token: String, kind: Kind) -> Option<Value> {
         let special = match kind {
             Kind::Control | Kind::Unknown => true,
             Kind::UserDefined => false,
             _ => return None,
         };
-        // As llama.cpp has it: what the files of Phi-3 say of spaces behind special tokens is not in its metadata.
+        // As in llama.cpp, since the metadata lack the settings in Phi-3's files about spaces after special tokens.
         let strips =
             special && self.is_phi3() && !["<unk>", "<s>", "<|endoftext|>"].contains(&token.as_str());
         Some(json!({
@@ -197,15 +197,15 @@ impl GgufTokenizer<'_> {
     /// The merges of a byte-level tokenizer.
     fn written_merges(&self) -> Result<Value> {
         let Some(merges) = self.container.texts(key::MERGES)? else {
-            return Err(self.container.refused("is damaged: its tokenizer has no merges; get it again"));
+            return Err(self.container.refused("is damaged: its tokenizer has no merges; download it again"));
         };
         let pair = |merge: &String| {
-            // The first character of a part may be a space itself.
+            // The first character of a part may itself be a space.
             let at = merge.char_indices().skip(1).find(|(_, c)| *c == ' ').map(|(at, _)| at);
             match at {
                 Some(at) => Ok(json!([&merge[..at], &merge[at + 1..]])),
                 None => {
-                    Err(self.container.refused(format!("is damaged: {merge:?} is no merge of two tokens")))
+                    Err(self.container.refused(format!("is damaged: {merge:?} is not a merge of two tokens")))
                 }
             }
         };
@@ -216,7 +216,7 @@ impl GgufTokenizer<'_> {
         let scores = self.container.list(key::SCORES)?.unwrap_or_default();
         if scores.len() != self.tokens.len() {
             return Err(self.container.refused(format!(
-                "is damaged: its tokenizer has {} tokens and {} scores; get it again",
+                "is damaged: its tokenizer has {} tokens and {} scores; download it again",
                 self.tokens.len(),
                 scores.len()
             )));
@@ -227,7 +227,7 @@ impl GgufTokenizer<'_> {
             .filter(|(_, _, kind)| matches!(kind, Kind::Normal | Kind::UserDefined))
             .collect();
         let normal = || made.iter().filter(|(_, _, kind)| *kind == Kind::Normal).map(|(id, ..)| *id);
-        // Files that were made without scores have one for all: then ids tell the order, as SentencePiece gives them.
+        // Some files have the same score for all tokens; then the ids give the order, as in SentencePiece.
         let alike = normal().all(|id| score(id) == score(normal().next().unwrap_or(0)));
         let scored = |(id, token, kind): &(usize, String, Kind)| {
             let score = match kind {
@@ -257,7 +257,7 @@ impl GgufTokenizer<'_> {
         for (_, name, what) in wanted.into_iter().filter(|(wanted, ..)| *wanted) {
             let Some((id, token)) = self.special(name)? else {
                 return Err(self.container.refused(format!(
-                    "its texts should {what} with a token, and it has no tokenizer.ggml.{name}: get the file again"
+                    "its texts {what} with a special token, but tokenizer.ggml.{name} is missing: download it again"
                 )));
             };
             let piece = json!({"SpecialToken": {"id": token, "type_id": 0}});
@@ -272,10 +272,10 @@ impl GgufTokenizer<'_> {
         Ok(json!({"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": tokens}))
     }
 
-    /// The id in an entry, if it is one of a token.
+    /// The token id in an entry, if it is valid.
     fn id(&self, name: &str) -> Result<Option<usize>> {
         let id = self.container.scalar(&format!("tokenizer.ggml.{name}"))?.and_then(Value::as_u64);
-        // What SentencePiece's files leave out is what it has by itself.
+        // SentencePiece's default, if the file has no entry.
         let default = match (&self.model, name) {
             (Model::Pieces { .. }, "bos_token_id") => Some(1),
             (Model::Pieces { .. }, "eos_token_id") => Some(2),
@@ -290,7 +290,7 @@ impl GgufTokenizer<'_> {
         Ok(id.map(|id| (id, self.tokens[id].as_str())))
     }
 
-    /// `tokenizer_config.json`.
+    /// Returns the content of `tokenizer_config.json`.
     pub fn tokenizer_config_json(&self) -> Result<Value> {
         let mut config = json!({
             "tokenizer_class": "PreTrainedTokenizerFast",
@@ -320,7 +320,7 @@ impl GgufTokenizer<'_> {
         Ok(config)
     }
 
-    /// `generation_config.json`: the tokens that begin and end a text.
+    /// Returns the content of `generation_config.json`: the tokens that begin and end a text.
     pub fn generation_config_json(&self) -> Result<Value> {
         let mut ends: Vec<usize> = Vec::new();
         let entries = ["eos_token_id", "eot_token_id", "eom_token_id"];

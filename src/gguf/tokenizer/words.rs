@@ -1,28 +1,28 @@
-//! How byte-level tokenizers divide a text into words, by the names that GGUF gives to the ways.
+//! The pre-tokenizers of byte-level tokenizers, which divide a text into words, by their names in GGUF.
 
 use serde_json::{Value, json};
 
-/// A way to divide a text.
+/// A pre-tokenizer.
 pub(super) struct Words {
-    /// What GGUF calls it; the first name is written.
+    /// Its names in GGUF; the first is used for writing.
     pub names: &'static [&'static str],
-    /// What finds the words.
+    /// How words are found.
     pub split: Split,
-    /// Whether a text is put into the composed form of Unicode before, as the models' own tokenizers do.
+    /// Whether the models' own tokenizers first normalize a text to NFC.
     pub composed: bool,
-    /// Whether a word that is a token becomes it without a look at merges.
+    /// Whether a word that is a token is used as it is, without applying merges.
     pub ignore_merges: bool,
-    /// Whether a text begins with the begin-of-sequence token where the file does not say.
+    /// Whether a text begins with the beginning-of-sequence token if the file does not say.
     pub adds_bos: bool,
 }
 
-/// What finds the words.
+/// How words are found.
 pub(super) enum Split {
-    /// GPT-2's expression.
+    /// By GPT-2's regular expression.
     Gpt2,
-    /// Single digits, then GPT-2's expression.
+    /// Single digits, then by GPT-2's regular expression.
     Digits,
-    /// One expression after the other.
+    /// By several regular expressions in sequence.
     Expressions(&'static [&'static str]),
 }
 
@@ -36,7 +36,7 @@ const fn words(names: &'static [&'static str], split: Split) -> Words {
     Words { names, split, composed: false, ignore_merges: false, adds_bos: false }
 }
 
-/// Those that models of our families have. Where several fit a tokenizer, the first is written.
+/// The pre-tokenizers of supported families. If several fit a tokenizer, the first is written.
 pub(super) static ALL: [Words; 9] = [
     words(
         &["gpt-2", "phi-2", "gigachat", "a.x-4.0", "mellum", "jais", "trillion", "granite-docling"],
@@ -60,29 +60,29 @@ pub(super) static ALL: [Words; 9] = [
     words(&["gpt-4o", "llama4"], Split::Expressions(&[GPT4O])),
 ];
 
-/// What llama.cpp does where a file names no way.
+/// llama.cpp's default if a file names none.
 pub(super) static DEFAULT: Words =
     words(&["default"], Split::Expressions(&[r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", "[0-9][0-9][0-9]"]));
 
 impl Words {
-    /// The way of this name.
+    /// Returns the pre-tokenizer with this name.
     pub fn named(name: &str) -> Option<&'static Words> {
         [&DEFAULT].into_iter().chain(&ALL).find(|words| words.names.contains(&name))
     }
 
-    /// The way that a tokenizer's pre-tokenizer is, by the file of transformers.
+    /// Returns the pre-tokenizer that is equivalent to that of a `tokenizer.json`.
     pub fn of(file: &Value) -> Option<&'static Words> {
         let steps = plain_steps(&file["pre_tokenizer"]);
         let composed = file["normalizer"]["type"] == "NFC";
         let ignore_merges = file["model"]["ignore_merges"] == true;
         let same = |words: &&Words| plain_steps(&words.pre_tokenizer()) == steps;
         let mut fitting: Vec<&Words> = ALL.iter().filter(same).collect();
-        // The text is composed by the tokenizer that wrote it, if at all: llama.cpp does not do so.
+        // `composed` is only a preference, since llama.cpp does not normalize.
         fitting.sort_by_key(|words| (words.ignore_merges != ignore_merges, words.composed != composed));
         fitting.first().copied()
     }
 
-    /// The pre-tokenizer, in the form of transformers.
+    /// The pre-tokenizer in the format of transformers.
     pub fn pre_tokenizer(&self) -> Value {
         let bytes = |use_regex: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex});
         let steps = match self.split {
@@ -97,7 +97,7 @@ impl Words {
     }
 }
 
-/// The steps of a pre-tokenizer without what makes no difference to tokens.
+/// The steps of a pre-tokenizer, without settings that do not affect the tokens.
 fn plain_steps(part: &Value) -> Vec<Value> {
     let steps = match part["pretokenizers"].as_array() {
         Some(steps) => steps.clone(),
@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_way_is_found_by_its_names_and_by_what_it_does() {
+    fn every_pre_tokenizer_is_found_by_its_names_and_by_its_steps() {
         for words in ALL.iter().chain([&DEFAULT]) {
             for name in words.names {
                 assert!(std::ptr::eq(Words::named(name).unwrap(), words), "{name}");

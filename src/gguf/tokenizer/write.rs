@@ -1,4 +1,4 @@
-//! A tokenizer as the metadata of a GGUF file.
+//! Conversion of a tokenizer to the metadata of a GGUF file.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::gguf;
 use crate::gguf::writer::Metadata;
 
-/// The ids of special tokens, by the names of transformers.
+/// Special tokens: their names in transformers, and the metadata entries of their ids.
 const SPECIAL: [(&str, &str); 5] = [
     ("bos_token", "tokenizer.ggml.bos_token_id"),
     ("eos_token", "tokenizer.ggml.eos_token_id"),
@@ -22,11 +22,11 @@ const SPECIAL: [(&str, &str); 5] = [
     ("mask_token", "tokenizer.ggml.mask_token_id"),
 ];
 
-/// Adds the tokenizer and the chat templates of the model in `dir`, which has `vocab` tokens. Returns it, and what a user should
-/// know.
+/// Adds the tokenizer and the chat templates of the model in `dir`, which has `vocab` tokens. Returns the tokenizer and
+/// warnings for the user.
 ///
 /// # Errors
-/// [`Error::File`] for a tokenizer that llama.cpp does not have.
+/// [`Error::File`] for a tokenizer that llama.cpp does not support.
 pub(in crate::unstable::gguf) fn write(
     metadata: &mut Metadata,
     dir: &Path,
@@ -38,7 +38,7 @@ pub(in crate::unstable::gguf) fn write(
     let model = &parts.file["model"];
     if model["type"].as_str().unwrap_or("BPE") != "BPE" {
         return Err(refused(format!(
-            "llama.cpp has no such tokenizer ({}, and it has byte-level BPE and SentencePiece's alone)",
+            "llama.cpp does not support this tokenizer ({}; it supports byte-level BPE and SentencePiece's BPE)",
             model["type"]
         )));
     }
@@ -48,15 +48,15 @@ pub(in crate::unstable::gguf) fn write(
     if pieces {
         if !tokens.have_all_bytes() {
             warnings.push(
-                "the tokenizer has no tokens for single bytes: llama.cpp crashes on a text with a character that is no token"
+                "the tokenizer has no tokens for single bytes: llama.cpp crashes on a text with a character that is not a token"
                     .to_owned(),
             );
         }
         let space_first = space_first(&parts.file).map_err(refused)?;
         if parts.file["pre_tokenizer"]["prepend_scheme"] == "first" {
             warnings.push(
-                "the tokenizer puts a space before the first word of a text alone, and none before a space: llama.cpp does so \
-                 before every text behind a special token, too"
+                "the tokenizer adds a space only before the first word of a text, and none before a space: llama.cpp also adds \
+                 one after every special token"
                     .to_owned(),
             );
         }
@@ -67,12 +67,11 @@ pub(in crate::unstable::gguf) fn write(
         let score = |token: &String| scores.get(token).copied().unwrap_or(-1e6);
         metadata.f32s(key::SCORES, tokens.texts.iter().map(score));
     } else {
-        let words = Words::of(&parts.file).ok_or_else(|| {
-            refused("llama.cpp does not divide a text into words as its pre_tokenizer does".into())
-        })?;
+        let words = Words::of(&parts.file)
+            .ok_or_else(|| refused("llama.cpp has no equivalent of its pre_tokenizer".into()))?;
         metadata.text(key::MODEL, "gpt2");
         metadata.text(key::WORDS, words.names[0]);
-        // A model may have fewer tokens than its tokenizer.
+        // A model may have fewer tokens than its tokenizer; merges of missing tokens are dropped.
         let known: HashSet<&str> = tokens.texts.iter().map(String::as_str).collect();
         let whole = |[left, right]: &[&str; 2]| {
             [*left, *right, &format!("{left}{right}")].iter().all(|token| known.contains(token))
@@ -99,7 +98,7 @@ pub(in crate::unstable::gguf) fn write(
     Ok((tokenizer, warnings))
 }
 
-/// Tokens and what they are for, one for each of the model's ids.
+/// The texts and kinds of tokens, one for each of the model's ids.
 struct Tokens {
     texts: Vec<String>,
     kinds: Vec<Kind>,
@@ -122,7 +121,7 @@ impl Tokens {
             let (text, kind) = match special {
                 true if pieces && unknown == Some(text.as_str()) => (text.clone(), Kind::Unknown),
                 true => (text.clone(), Kind::Control),
-                // llama.cpp looks for these in a text before its spaces become ▁.
+                // llama.cpp matches these in a text before its spaces become ▁.
                 false if pieces => (text.replace('▁', " "), Kind::UserDefined),
                 false => (text.clone(), Kind::UserDefined),
             };
@@ -131,7 +130,7 @@ impl Tokens {
         tokens
     }
 
-    /// Whether each byte of a text, at worst, is a token.
+    /// Whether every byte has a token, so that any text can be encoded.
     fn have_all_bytes(&self) -> bool {
         let known: HashSet<&str> = self.texts.iter().map(String::as_str).collect();
         (0..=u8::MAX).all(|byte| {
@@ -141,7 +140,7 @@ impl Tokens {
         })
     }
 
-    /// What is beyond the model's ids is none of its tokens.
+    /// Sets a token; ids beyond the model's vocabulary are ignored.
     fn set(&mut self, id: u64, text: String, kind: Kind) {
         if let Some(at) = usize::try_from(id).ok().filter(|id| *id < self.texts.len()) {
             self.texts[at] = text;
@@ -150,7 +149,7 @@ impl Tokens {
     }
 }
 
-/// Whether a token stands for a byte: `<0x0A>`.
+/// Whether a token represents a byte, such as `<0x0A>`.
 fn is_byte(token: &str) -> bool {
     let digits = token.strip_prefix("<0x").and_then(|rest| rest.strip_suffix('>'));
     digits.is_some_and(|digits| digits.len() == 2 && u8::from_str_radix(digits, 16).is_ok())
@@ -164,12 +163,13 @@ fn merges(model: &Value) -> impl Iterator<Item = [&str; 2]> {
     })
 }
 
-/// A score for each token that merges make, such that the merge with the highest is the one that comes first.
+/// A score for each token that merges make; the first merge has the highest.
 fn scores(model: &Value) -> HashMap<String, f32> {
     pieces::scores(merges(model))
 }
 
-/// Whether a text is taken to begin with a space; the error is why llama.cpp cannot do what this tokenizer does.
+/// Whether a space is added at the beginning of a text. The error says why llama.cpp cannot do what this tokenizer
+/// does.
 fn space_first(file: &Value) -> Result<bool, String> {
     let normalizers = match file["normalizer"]["normalizers"].as_array() {
         Some(steps) => steps.iter().collect(),
@@ -186,17 +186,17 @@ fn space_first(file: &Value) -> Result<bool, String> {
     }
     match file["pre_tokenizer"]["type"].as_str() {
         None => {}
-        // Spaces are ▁ by then: it finds nothing to split at.
+        // At this point spaces are ▁, so it finds nothing to split at.
         Some("Split") if file["pre_tokenizer"]["pattern"]["String"] == " " => {}
         Some("Metaspace") if file["pre_tokenizer"]["split"] == false => {
             first = file["pre_tokenizer"]["prepend_scheme"] != "never";
         }
-        Some(other) => return Err(format!("llama.cpp has no pre_tokenizer {other} beside byte fallback")),
+        Some(other) => return Err(format!("llama.cpp has no pre_tokenizer {other} with byte fallback")),
     }
     Ok(first)
 }
 
-/// Whether texts begin and end with the tokens for it.
+/// Whether beginning- and end-of-sequence tokens are added to texts.
 fn ends(tokenizer: &Tokenizer) -> Result<(bool, bool), String> {
     let text = "a";
     let (Ok(whole), Ok(plain)) = (tokenizer.encode(text), tokenizer.encode_plain(text)) else {
@@ -208,7 +208,7 @@ fn ends(tokenizer: &Tokenizer) -> Result<(bool, bool), String> {
     };
     let all = [(false, false), (true, false), (false, true), (true, true)];
     all.into_iter().find(|(begins, ends)| of(*begins, *ends) == whole).ok_or_else(|| {
-        "its post_processor writes other tokens than the begin- and end-of-sequence ones, which llama.cpp does not do".into()
+        "its post_processor adds other tokens than the beginning- and end-of-sequence ones, which llama.cpp does not support".into()
     })
 }
 

@@ -1,5 +1,5 @@
-//! Parquet: the crate of that name reads it, row by row. It trusts what a file says of itself, so [`check`] reads that
-//! first, and a panic in the crate is an error like any other.
+//! Parquet files, read row by row by the crate of that name. It trusts the metadata of a file, so [`check`] validates
+//! the metadata first, and a panic in the crate becomes an error.
 
 mod check;
 mod thrift;
@@ -17,8 +17,8 @@ use super::reader::{Record, Records};
 use crate::error::{Error, Result};
 use crate::panics;
 
-/// Rows whose texts are larger than this in all, and so many times larger than the file, are refused: such a file only
-/// keeps its reader busy.
+/// A file is rejected if the size of its texts exceeds this limit and this ratio to the file's size: reading it would
+/// take unreasonably long.
 const BOMB_BYTES: u64 = 256 << 20;
 const BOMB_RATIO: u64 = 1000;
 
@@ -34,22 +34,22 @@ struct Parquet {
     rows: RowIter<'static>,
     path: PathBuf,
     number: usize,
-    /// Bytes of the file, and those of the texts that were in it so far.
+    /// The size of the file, and the size of the texts read so far, in bytes.
     size: u64,
     read: u64,
 }
 
 impl Records for Parquet {
     fn next(&mut self) -> Result<Option<Record>> {
-        // A date may be one that there never was.
+        // An invalid date makes the crate panic.
         let row = guarded(&self.path, || Ok(self.rows.next().transpose()?.map(value::columns)))?;
         let Some((columns, unusable, bytes)) = row else { return Ok(None) };
         self.number += 1;
         self.read += bytes;
         if self.read > BOMB_BYTES && self.read / BOMB_RATIO > self.size {
             let why = format!(
-                "its first {} rows hold more than {} MiB, over {BOMB_RATIO} times as much as the file has, which no dataset \
-                 does",
+                "its first {} rows decompress to more than {} MiB, over {BOMB_RATIO} times the size of the file, \
+                 which no dataset does",
                 self.number,
                 BOMB_BYTES >> 20
             );
@@ -63,14 +63,14 @@ impl Records for Parquet {
     }
 }
 
-/// The result of a call of the crate, whose panics are errors.
+/// Calls the crate, and converts its panics to errors.
 fn guarded<T>(path: &Path, call: impl FnOnce() -> ::parquet::errors::Result<T>) -> Result<T> {
     let why = match panics::caught(call) {
         Ok(Ok(value)) => return Ok(value),
-        // Its text begins with the kind of error.
+        // The text of the other errors begins with their kind.
         Ok(Err(ParquetError::General(why) | ParquetError::EOF(why))) => why,
         Ok(Err(other)) => other.to_string(),
         Err(panic) => panic,
     };
-    Err(Error::file(path, format!("cannot be read as Parquet ({why}): is it damaged?")))
+    Err(Error::file(path, format!("cannot be read as Parquet ({why}): it may be damaged")))
 }

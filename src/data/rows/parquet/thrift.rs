@@ -1,9 +1,9 @@
-//! Thrift's compact protocol, as far as Parquet's own words about a file need it.
+//! The subset of Thrift's compact protocol that Parquet's metadata uses.
 
-/// How deep values may lie in each other: Parquet's do in less than ten levels.
+/// The limit of nested values; Parquet needs less than ten levels.
 const DEPTH: usize = 32;
 
-/// A value. Numbers of all widths are one kind, and so are texts and bytes, which are not kept.
+/// A value. Numbers of all widths share a variant, and so do strings and bytes, whose content is dropped.
 #[derive(Debug)]
 pub(super) enum Thrift {
     Number(i64),
@@ -13,7 +13,7 @@ pub(super) enum Thrift {
 }
 
 impl Thrift {
-    /// A field of a struct.
+    /// Returns a field of a struct.
     pub fn field(&self, id: i16) -> Option<&Thrift> {
         match self {
             Thrift::Struct(fields) => fields.iter().find(|(field, _)| *field == id).map(|(_, value)| value),
@@ -21,7 +21,7 @@ impl Thrift {
         }
     }
 
-    /// A number in a struct.
+    /// Returns a number in a struct.
     pub fn number(&self, id: i16) -> Option<i64> {
         match self.field(id)? {
             Thrift::Number(number) => Some(*number),
@@ -29,7 +29,7 @@ impl Thrift {
         }
     }
 
-    /// A list in a struct.
+    /// Returns a list in a struct.
     pub fn list(&self, id: i16) -> &[Thrift] {
         match self.field(id) {
             Some(Thrift::List(list)) => list,
@@ -38,7 +38,7 @@ impl Thrift {
     }
 }
 
-/// The struct that `bytes` begin with, and how many of them it takes. `None` where there is none.
+/// Reads the struct at the beginning of `bytes`, and returns it with its length; `None` if it is invalid.
 pub(super) fn read(bytes: &[u8]) -> Option<(Thrift, usize)> {
     let mut reader = Reader { bytes, at: 0 };
     let value = reader.fields(0)?;
@@ -91,7 +91,7 @@ impl Reader<'_> {
                 0 => i16::try_from(self.number()?).ok()?,
                 more => id.checked_add(more.into())?,
             };
-            // In a struct a truth value is its own kind.
+            // In a field of a struct, the type itself encodes a boolean.
             let value = match kind {
                 1 | 2 => Thrift::Number((kind == 1).into()),
                 kind => self.value(kind, depth + 1)?,
@@ -129,7 +129,7 @@ impl Reader<'_> {
             15 => usize::try_from(self.varint()?).ok()?,
             few => few.into(),
         };
-        // Each takes a byte or more.
+        // Each element takes at least one byte.
         if count > self.bytes.len() - self.at {
             return None;
         }
@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_struct_is_read_and_one_that_lies_about_its_lengths_is_none() {
+    fn a_struct_is_read_and_one_with_wrong_lengths_is_rejected() {
         // {1: 21, 2: [1, 2], 4: "ab", 5: {1: true}}
         let bytes = [0x15, 42, 0x19, 0x25, 2, 4, 0x28, 2, b'a', b'b', 0x1c, 0x11, 0, 0];
         let (value, length) = read(&bytes).unwrap();
@@ -152,7 +152,7 @@ mod tests {
         for cut in 0..bytes.len() {
             assert!(read(&bytes[..cut]).is_none(), "{cut}");
         }
-        // A list of 2^31 structs, a text of 2^62 bytes, structs without end.
+        // A list of 2^31 structs, a string of 2^62 bytes, and endlessly nested structs.
         assert!(read(&[0x19, 0xfc, 0xff, 0xff, 0xff, 0xff, 0x07, 0, 0]).is_none());
         assert!(read(&[0x18, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x3f, 0]).is_none());
         assert!(read(&[0x1c; 1000]).is_none());

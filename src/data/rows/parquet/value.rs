@@ -1,19 +1,19 @@
-//! A Parquet row as JSON has it.
+//! Conversion of Parquet rows to JSON.
 
 use ::parquet::record::{Field, List, Row};
 use serde_json::{Map, Number, Value};
 
-const BYTES: &str = "bytes, which are no text";
+const BYTES: &str = "bytes, which are not text";
 const NO_NUMBER: &str = "a number that is not finite (NaN or Infinity)";
 
-/// The columns of a row, those with a value that JSON does not have, and how many bytes its texts take.
+/// Returns the columns of a row, those with a value that JSON cannot represent, and the size of its texts in bytes.
 pub(super) fn columns(row: Row) -> (Map<String, Value>, Vec<(String, &'static str)>, u64) {
     let (mut columns, mut unusable, mut read) = (Map::new(), Vec::new(), 0);
     for (name, field) in row.into_columns() {
-        let mut told = Told::default();
-        let value = told.value(field);
-        read += told.bytes + 8;
-        match told.unusable {
+        let mut conversion = Conversion::default();
+        let value = conversion.value(field);
+        read += conversion.bytes + 8;
+        match conversion.unusable {
             Some(what) => unusable.push((name, what)),
             None => drop(columns.insert(name, value)),
         }
@@ -21,14 +21,14 @@ pub(super) fn columns(row: Row) -> (Map<String, Value>, Vec<(String, &'static st
     (columns, unusable, read)
 }
 
-/// What is told of a value while it is converted.
+/// The state of the conversion of one value.
 #[derive(Default)]
-struct Told {
+struct Conversion {
     unusable: Option<&'static str>,
     bytes: u64,
 }
 
-impl Told {
+impl Conversion {
     fn value(&mut self, field: Field) -> Value {
         match field {
             Field::Null => Value::Null,
@@ -49,7 +49,7 @@ impl Told {
                 Value::String(text)
             }
             Field::Bytes(bytes) => match std::str::from_utf8(bytes.data()) {
-                // Texts that were written without saying so.
+                // Strings that were written without the string type.
                 Ok(text) => self.value(Field::Str(text.to_owned())),
                 Err(_) => self.is(BYTES),
             },
@@ -68,7 +68,7 @@ impl Told {
                 };
                 Value::Object(map.entries().iter().map(entry).collect())
             }
-            // Dates, times and decimals: as they are told.
+            // Dates, times and decimals are formatted as text.
             other => Value::String(other.to_string()),
         }
     }
