@@ -397,7 +397,7 @@ fn an_unknown_key_of_a_configuration_names_the_nearest() {
         ("c.yaml", "beta: [\n", &["c.yaml", "line 1"]),
         ("c.toml", "beta = \n", &["c.toml", "line 1"]),
         ("c.json", "[1]", &["c.json", "holds no keys"]),
-        ("c.txt", "beta: 1", &["c.txt", ".toml and .json"]),
+        ("c.txt", "beta: 1", &["c.txt", ".toml or .json"]),
         ("c.yaml", "beta: -1\n", &["beta", "-1"]),
     ] {
         place.write(file, content);
@@ -413,12 +413,12 @@ fn an_output_that_cannot_be_written_is_refused() {
     for dir in ["file", "file/run"] {
         for line in [DPO, ALIGN] {
             let line = line.replace("--output-dir run", &format!("--output-dir {dir}"));
-            place.refuses(&line, 1, &["file: is a file, but --output-dir needs a folder there"]);
+            place.refuses(&line, 1, &["file: is a file, but --output-dir needs a folder"]);
         }
     }
     for output in ["tiny_tied", "none/out.jsonl"] {
         let line = SCORE.replace("out.jsonl", output);
-        place.refuses(&line, 2, &["--output", output, "choose another one"]);
+        place.refuses(&line, 2, &["--output", output, "give another file"]);
     }
     // Root may write anywhere but here.
     if cfg!(target_os = "linux") {

@@ -69,7 +69,7 @@ fn a_demo_that_cannot_begin_says_why_in_a_sentence() {
     let Some(place) = Place::with(&[]) else { return };
     place.write("file", "mine");
     let into = |dir: &str| QUICK.replace("--output-dir run", &format!("--output-dir {dir}"));
-    place.refuses(&into("file"), 1, &["file: is a file, but --output-dir needs a folder there"]);
+    place.refuses(&into("file"), 1, &["file: is a file, but --output-dir needs a folder"]);
     if cfg!(target_os = "linux") {
         place.refuses(&into("/proc/run"), 1, &["/proc/run", "cannot be written to", "another output folder"]);
     }

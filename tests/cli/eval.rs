@@ -316,10 +316,10 @@ fn what_cannot_be_evaluated_is_refused_in_a_sentence() {
     let Some(place) = place() else { return };
     let refuses =
         |line: &str, code, parts: &[&str]| place.refuses(&format!("eval {line} {RULE}"), code, parts);
-    refuses("--output out", 2, &["--model", "nothing is there to be evaluated"]);
-    refuses("--model tiny --dataset prompts.jsonl --output out", 2, &["--against", "is needed"]);
-    refuses("--model tiny --adapter tiny_lora --output out", 2, &["--dataset", "is needed"]);
-    refuses("--model tiny --adapter tiny_lora --dataset prompts.jsonl", 2, &["--output", "is needed"]);
+    refuses("--output out", 2, &["--model", "there is nothing to evaluate"]);
+    refuses("--model tiny --dataset prompts.jsonl --output out", 2, &["--against", "is required"]);
+    refuses("--model tiny --adapter tiny_lora --output out", 2, &["--dataset", "is required"]);
+    refuses("--model tiny --adapter tiny_lora --dataset prompts.jsonl", 2, &["--output", "is required"]);
     refuses("--run tiny --output out", 1, &["tiny", "holds no run"]);
     place.write("empty.jsonl", "");
     let adapted = "--model tiny --adapter tiny_lora --output out";
