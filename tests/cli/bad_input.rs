@@ -444,7 +444,7 @@ fn no_gpu_and_an_unknown_gpu_are_refused() {
     for line in [SCORE, DPO, ALIGN, "doctor", "bench", "generate --model tiny_tied --prompt fox"] {
         let mut command = place.command(line);
         command.env("VK_DRIVER_FILES", "/nonexistent").env("VK_ICD_FILENAMES", "/nonexistent");
-        let advice = if line == "doctor" { "apt-get" } else { "`oaif doctor` shows what is found" };
+        let advice = if line == "doctor" { "apt-get" } else { "`oaif doctor` lists the GPUs" };
         let outcome = Outcome::of(command);
         assert!(line != "doctor" || !outcome.err.contains("oaif doctor"), "doctor is no advice in itself");
         outcome.refused(1, &["no GPU was found", "apt-get install", advice]);
