@@ -256,7 +256,7 @@ fn an_answer_without_a_token_is_refused() {
     let line = json!({"prompt": "a", "completion": " ", "chosen": " ", "rejected": " fox"});
     place.write("rows.jsonl", format!("{}{line}\n", completions()));
     place.write("pairs.jsonl", format!("{PAIRS}{line}\n"));
-    place.refuses(SCORE, 1, &["rows.jsonl:5: ", "without a token"]);
+    place.refuses(SCORE, 1, &["rows.jsonl:5: ", "without tokens"]);
     // With EOS there is one.
     place.oaif(DPO).done();
     let sft = DPO.replace("dpo", "sft").replace("pairs", "rows");
@@ -272,7 +272,7 @@ fn an_empty_answer_is_skipped_in_training_and_refused_in_score() {
     let line = json!({"prompt": "a", "completion": "", "chosen": "", "rejected": " fox"});
     place.write("rows.jsonl", format!("{line}\n{}{line}\n", completions()));
     place.write("pairs.jsonl", format!("{line}\n{PAIRS}{line}\n"));
-    place.refuses(SCORE, 1, &["rows.jsonl:1: ", "without a token"]);
+    place.refuses(SCORE, 1, &["rows.jsonl:1: ", "without tokens"]);
     for line in [DPO, &DPO.replace("dpo", "sft").replace("pairs", "rows")] {
         let err = place.oaif(&format!("{line} --overwrite")).done().err;
         assert!(

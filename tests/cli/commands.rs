@@ -67,7 +67,7 @@ fn what_generate_wrote_is_scored_as_the_ids_that_it_drew() {
     for (ids, parts) in [
         (
             json!([95, 94]),
-            ["other.jsonl:1: token_ids: are other text than the row's", "leave the column out"],
+            ["other.jsonl:1: token_ids: decode to another text than the row's", "leave out the column"],
         ),
         (json!([3, 96]), ["other.jsonl:1: text: has the token with id 96", "the model's ids end at 95"]),
         (json!([]), ["other.jsonl:1: has a completion without a token", "fill it in"]),
@@ -276,7 +276,7 @@ fn judges_vote_and_their_agreement_is_told() {
     assert_eq!(rows[0]["votes"], serde_json::json!([1.0, 0.0, 1.0]));
     assert!((number(&rows[0], "p_first") - 2.0 / 3.0).abs() < 1e-6, "{}", rows[0]);
     // One rule is another's contrary, and as far from the third: kappas 0, 1 and 0.
-    let told = "the judges agree on 33.3 % of 3 pairs; Cohen's κ of two judges 0.33 on average";
+    let told = "the judges agree on 33.3 % of 3 pairs; mean Cohen's κ of two judges 0.33";
     assert!(said.contains(told), "{said}");
     assert_judged(&place.oaif(line).done().rows(), &["tie"; 4]);
     place.write("inner.toml", "judge = 'ensemble'\njudge-member = ['long.toml', 'has.json']\n");

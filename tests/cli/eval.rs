@@ -156,7 +156,7 @@ fn a_judge_that_fails_ends_the_evaluation_and_the_same_command_goes_on() {
     place.script("judge.sh", "echo broken >&2; exit 3");
     let line = format!("{ADAPTED} --output out --judge command --judge-command ./judge.sh");
     let failed = place.oaif(&line);
-    assert!(failed.err.contains("the same command goes on from there"), "{}", failed.err);
+    assert!(failed.err.contains("the same command continues from there"), "{}", failed.err);
     failed.ended(1, &["judge.sh", "broken"]);
     let drawn = place.read("out/answers_a.jsonl");
     place.script("judge.sh", r#"sed 's/^{"id":"\([^"]*\)".*/{"id": "\1", "verdict": "tie"}/'"#);
@@ -179,8 +179,8 @@ fn a_run_is_compared_with_its_start_and_its_own_judge_is_pointed_out() {
     let drawn = "--top-k 9 --top-p 0.9 --min-p 0.01 --stop fox";
     place.oaif(&format!("align --model tiny {train} {drawn} --lora-r 4 --output-dir lora {RULE}")).done();
     let own = place.oaif(&format!("eval --run lora {RULE}")).done();
-    assert!(own.err.contains("the judge is the one that the run was trained by"), "{}", own.err);
-    assert!(own.err.contains("judge wants, not that the answers"), "{}", own.err);
+    assert!(own.err.contains("the judge also trained the run: this win rate measures"), "{}", own.err);
+    assert!(own.err.contains("fits that judge, not whether others"), "{}", own.err);
     assert!(own.err.contains("those that the run was trained on"), "{}", own.err);
     let result = place.json("lora/eval/eval.json");
     assert_eq!(result["warnings"].as_array().unwrap().len(), 2);
@@ -198,7 +198,7 @@ fn a_run_is_compared_with_its_start_and_its_own_judge_is_pointed_out() {
 
     let held_out = "--dataset prompts.jsonl --max-prompts 8 --output other";
     let other = place.oaif(&format!("eval --run lora --judge rule --judge-rule shorter {held_out}")).done();
-    assert!(!other.err.contains("trained by") && !other.err.contains("trained on"), "{}", other.err);
+    assert!(!other.err.contains("trained the run") && !other.err.contains("trained on"), "{}", other.err);
     assert_eq!(place.json("other/eval.json")["prompts"], 8);
 
     // A run that trained all weights has its start in another folder; KL is to that.
@@ -250,19 +250,15 @@ fn an_ensemble_hides_neither_whose_answers_its_models_wrote_nor_what_it_trained(
     let train = "align --model tiny --dataset prompts.jsonl --max-steps 1 --per-device-train-batch-size 4 --max-new-tokens 6";
     let trained_by = |run: &str, judge: &str, told: &str| {
         let done = place.oaif(&format!("eval --run {run} {judge}")).done();
-        assert!(done.err.contains(&format!("{told}: this win rate says")), "{told}: {}", done.err);
+        assert!(done.err.contains(&format!("{told}: this win rate measures")), "{told}: {}", done.err);
     };
     place.write("has.toml", "judge = 'rule'\njudge-rule = 'contains:e'\n");
     place.oaif(&format!("{train} --output-dir two {}", ensemble(["long", "has"]))).done();
-    trained_by("two", &ensemble(["has", "long"]), "the judge is the one that the run was trained by");
-    trained_by("two", RULE, "the judge is a member of the ensemble that the run was trained by");
-    trained_by("two", &ensemble(["long", "tiny"]), "the run was trained by 1 of the judge's 2 members");
+    trained_by("two", &ensemble(["has", "long"]), "the judge also trained the run");
+    trained_by("two", RULE, "the judge is a member of the ensemble that trained the run");
+    trained_by("two", &ensemble(["long", "tiny"]), "1 of the judge's 2 members also trained the run");
     place.oaif(&format!("{train} --output-dir one {RULE}")).done();
-    trained_by(
-        "one",
-        &ensemble(["long", "short"]),
-        "a member of the judge is the one that the run was trained by",
-    );
+    trained_by("one", &ensemble(["long", "short"]), "a member of the judge also trained the run");
 }
 
 #[test]
@@ -307,7 +303,7 @@ fn one_policy_twice_ties_with_itself_and_is_pointed_out() {
     let line = "eval --model tiny --against tiny --dataset prompts.jsonl --max-new-tokens 4 --temperature 0 --output out";
     let done = place.oaif(&format!("{line} {RULE}")).done();
     assert!(done.out.starts_with("A wins 50.0 % of 20 prompts against tiny"), "{}", done.out);
-    assert!(done.err.contains("one and the same policy"), "{}", done.err);
+    assert!(done.err.contains("A and B are the same policy"), "{}", done.err);
     assert_eq!(place.json("out/eval.json")["identical"], 20);
 }
 
@@ -329,15 +325,15 @@ fn what_cannot_be_evaluated_is_refused_in_a_sentence() {
     refuses(
         &other,
         1,
-        &["other.jsonl", "has no answer to 20 of 20 prompts", "the fox was", "or the prompts that"],
+        &["other.jsonl", "has no response to 20 of 20 prompts", "the fox was", "or give the prompts"],
     );
     place.write("bare.jsonl", "{\"prompt\": \"the fox\"}\n");
     let bare = format!("{adapted} --dataset bare.jsonl --against reference");
-    refuses(&bare, 2, &["--against", "1 of 1 prompts have no reference answer"]);
+    refuses(&bare, 2, &["--against", "1 of 1 prompts have no reference response"]);
     place.write("few.jsonl", "{\"verdict\": \"win\"}\n");
     place
         .oaif(&format!("{ADAPTED} {RULE} --output out --judgements few.jsonl"))
-        .ended(1, &["holds 1 verdicts, but 20"]);
+        .ended(1, &["holds 1 verdicts for 20 pairs"]);
     let judged = place.oaif(&format!("{ADAPTED} --output out --judge rule"));
     judged.refused(2, &["--judge rule", "needs --judge-rule"]);
 }
@@ -366,7 +362,7 @@ fn a_run_with_held_out_prompts_reports_its_win_rate_and_trains_the_same() {
     assert!(low <= rate && rate <= high && high - low < 0.7, "{last}");
     assert!(last["eval/kl"].is_number() && last["eval/prompts"] == 12, "{last}");
     assert!((1.0..=6.0).contains(&number(last, "eval/mean_length")), "{last}");
-    let sentence = format!("By its own judge the policy wins {:.1} % of 12 held-out prompts", 100.0 * rate);
+    let sentence = format!("The policy wins {:.1} % of 12 held-out prompts", 100.0 * rate);
     assert!(done.err.contains(&sentence), "{}", done.err);
     assert!(done.err.contains("held out      12 rows"), "{}", done.err);
     assert!(done.err.contains("oaif eval --run run --dataset prompts.jsonl --judge llm"), "{}", done.err);
