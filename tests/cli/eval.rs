@@ -184,7 +184,7 @@ fn a_run_is_compared_with_its_start_and_its_own_judge_is_pointed_out() {
     assert!(own.err.contains("those that the run was trained on"), "{}", own.err);
     let result = place.json("lora/eval/eval.json");
     assert_eq!(result["warnings"].as_array().unwrap().len(), 2);
-    assert_eq!((&result["against"], &result["b"]), (&json!("the start"), &json!("tiny")));
+    assert_eq!((&result["against"], &result["b"]), (&json!("the starting model"), &json!("tiny")));
     for (key, value) in [
         ("temperature", json!(0.7)),
         ("top-k", json!(9)),
@@ -265,7 +265,7 @@ fn an_ensemble_hides_neither_whose_answers_its_models_wrote_nor_what_it_trained(
 fn answers_of_files_and_datasets_are_compared_without_a_policy() {
     let Some(place) = place() else { return };
     let reference = place.oaif(&format!("{ADAPTED} {RULE} --output out --against reference")).done();
-    assert!(reference.out.contains("against the reference answers"), "{}", reference.out);
+    assert!(reference.out.contains("against the reference responses"), "{}", reference.out);
     assert!(
         reference.out.contains("characters;") || reference.out.contains("characters\n"),
         "{}",

@@ -490,7 +490,7 @@ fn contest(plan: &EvalPlan, judge: String, members: Vec<String>) -> Contest {
     };
     let (a, b) = (name(&plan.a), name(&plan.b));
     let against = match (&plan.b, plan.b_is_start) {
-        (_, true) => "the start".to_owned(),
+        (_, true) => "the starting model".to_owned(),
         _ => b.clone(),
     };
     Contest { a, b, against, judge, members }

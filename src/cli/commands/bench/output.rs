@@ -326,7 +326,7 @@ fn table_lines(m: &Measurement, ratio: Option<f64>) -> String {
     }
     more.push(format!("host {:.1}%", m.host_percent));
     more.push(format!("{:.1} submits", m.submits));
-    more.push(format!("{} allocations after the first run", m.made_after_first));
+    more.push(format!("{} GPU objects created after the first run", m.made_after_first));
     if let Some(bytes) = m.facts.memory_bytes {
         more.push(format!("{:.1} MiB", bytes as f64 / (1 << 20) as f64));
     }

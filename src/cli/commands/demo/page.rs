@@ -41,12 +41,12 @@ impl Results {
             .figure_first(KeyFigure::new("Wins by the evaluation judge", share(judged)).note(range(judged)))
             .figure_first(KeyFigure::new("Wins by the oracle", share(rate)).note(range(rate)));
         report.fact("Instruction", instruction.text()).fact("Kind of judge", kind.to_string());
-        report.add_first(self.samples(instruction)).add_first(self.against_the_start());
+        report.add_first(self.samples(instruction)).add_first(self.against_the_starting_policy());
         report.add(judge(dir, instruction)?);
         Ok(report)
     }
 
-    fn against_the_start(&self) -> Section {
+    fn against_the_starting_policy(&self) -> Section {
         let estimates =
             |of: fn(&Stage) -> Estimate| self.stages.iter().skip(1).map(move |s| (s.step as f64, of(s)));
         let points = |of: fn(&Stage) -> f64| self.stages.iter().map(move |s| (s.step as f64, of(s)));
@@ -55,7 +55,7 @@ impl Results {
             let counts = [tally.wins, tally.ties, tally.losses].map(|n| (n as f64).into());
             [who.into()].into_iter().chain(counts).chain([(tally.win_rate(), Unit::Share).into()])
         };
-        Section::new("Against the start")
+        Section::new("Against the starting policy")
             .text(format!(
                 "One summary of each of {posts} held-out posts, by the starting policy and by the policy after some number \
                  of steps. A win is a summary of higher utility, which the oracle, a program, measures exactly. The oracle \
