@@ -63,7 +63,7 @@ impl Page {
             let result = run(&mut UiObserver::new(live.clone(), console));
             live.end(match &result {
                 Ok(_) => "The run is done. The terminal shows where the result is.".to_owned(),
-                Err(error) => format!("The run has failed: {error}"),
+                Err(error) => format!("The run has ended: {error}"),
             });
             return result;
         }
