@@ -1,11 +1,11 @@
-//! Errors of the library in the program's words: an option is called by its flag, and what is advised can be done with the
+//! Rewrites errors of the library for the command line: options are named by their flags, and the advice uses flags of the
 //! command that failed.
 
 use clap::Command;
 
 use crate::error::{Error, Remedy};
 
-/// What makes a run smaller, in the order in which it is worth trying.
+/// Flags that reduce memory, in the order in which they are worth trying.
 const SMALLER: [&str; 7] = [
     "per-device-train-batch-size",
     "max-prompt-length",
@@ -20,14 +20,14 @@ const SMALLER: [&str; 7] = [
 pub(super) fn sentence(error: Error, command: Option<&Command>) -> String {
     let has = |flag: &str| command.is_some_and(|c| c.get_arguments().any(|arg| arg.get_long() == Some(flag)));
     let error = match error {
-        // The library's name of the option is the flag's, without its dashes.
+        // The library names an option like its flag, without the dashes.
         Error::Config { what, why } if has(&what) => Error::Config { what: format!("--{what}"), why },
         other => other,
     };
     match error {
         Error::Limit { remedy, .. } | Error::OutOfMemory { remedy, .. } => {
             let (text, general) = (error.to_string(), remedy.to_string());
-            let cause = text.strip_suffix(&general).expect("the way out comes last");
+            let cause = text.strip_suffix(&general).expect("the remedy comes last");
             format!("{cause}{}", in_flags(remedy, has).unwrap_or(general))
         }
         Error::NonFinite { count } if has("learning-rate") => {
@@ -38,20 +38,20 @@ pub(super) fn sentence(error: Error, command: Option<&Command>) -> String {
             )
         }
         Error::DeviceLost(why) if has("resume-from-checkpoint") => format!(
-            "the GPU was lost ({why}): resume from the last checkpoint by --resume-from-checkpoint last; if it happens \
+            "the GPU was lost ({why}): resume from the last checkpoint with --resume-from-checkpoint last; if it happens \
              again, update the driver"
         ),
         Error::DeviceLost(why) => {
-            format!("the GPU was lost ({why}): begin again; if it happens again, update the driver")
+            format!("the GPU was lost ({why}): start again; if it happens again, update the driver")
         }
         Error::NoGpu(why) if command.is_some_and(|c| c.get_name() != "doctor") => {
-            format!("{why}; `oaif doctor` shows what is found")
+            format!("{why}; `oaif doctor` lists the GPUs")
         }
         other => by_flags(other.to_string(), has),
     }
 }
 
-/// `text` with the options that it names, such as `` `max-length` ``, called by the command's flags.
+/// Replaces options in backticks, such as `` `max-length` ``, by flags if the command has them.
 fn by_flags(text: String, has: impl Fn(&str) -> bool) -> String {
     let mut parts = text.split('`');
     let mut out = parts.next().unwrap_or_default().to_owned();
@@ -59,15 +59,15 @@ fn by_flags(text: String, has: impl Fn(&str) -> bool) -> String {
         let named = if has(name) { format!("--{name}") } else { format!("`{name}`") };
         out = out + &named + rest;
     }
-    // A text with a backtick that nothing closes is no such text.
+    // With an unclosed backtick the text is left unchanged.
     if text.matches('`').count().is_multiple_of(2) { out } else { text }
 }
 
-/// The way out in the flags that the command has, if it has any for it.
+/// The remedy in terms of the command's flags, if it has any that apply.
 fn in_flags(remedy: Remedy, has: impl Fn(&str) -> bool) -> Option<String> {
     match remedy {
         Remedy::SmallerBatch if has("input") => Some("shorten the rows".into()),
-        // Smaller weights are a matter of the model, not of the last two.
+        // A smaller batch: not the last two, which concern weights and activations.
         Remedy::SmallerBatch => advised(&SMALLER[..5], has),
         Remedy::LowerRank if has("lora-r") && has("adapter") => {
             Some("lower --lora-r, or use an --adapter of a lower rank".into())
@@ -80,7 +80,7 @@ fn in_flags(remedy: Remedy, has: impl Fn(&str) -> bool) -> Option<String> {
     }
 }
 
-/// "lower --a, --b or --c, or use --d or --e", of the flags that the command has.
+/// "lower --a, --b or --c, or use --d or --e", with the flags that the command has.
 fn advised(flags: &[&str], has: impl Fn(&str) -> bool) -> Option<String> {
     let listed = |flags: Vec<&str>| {
         let flags: Vec<String> = flags.into_iter().map(|flag| format!("--{flag}")).collect();
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn options_that_a_text_names_are_called_by_the_flags_that_the_command_has() {
+    fn options_in_backticks_become_flags_of_the_command() {
         let error = || Error::file("run", "holds a run: give another `output-dir`, or `no such` one");
         assert_eq!(told(error(), "align"), "run: holds a run: give another --output-dir, or `no such` one");
         assert_eq!(told(error(), "doctor"), "run: holds a run: give another `output-dir`, or `no such` one");
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn only_flags_that_the_command_has_are_advised_and_each_is_one_of_them() {
+    fn advice_names_only_flags_of_the_command() {
         let all = args::command();
         let errors: [fn() -> Error; 8] = [
             || limit(Remedy::SmallerBatch),
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_is_told_in_mib_with_the_commands_own_flags() {
+    fn a_limit_is_given_in_mib_with_flags_of_the_command() {
         assert_eq!(
             told(limit(Remedy::SmallerBatch), "sft"),
             "gated (8184, 4864) needs 152 MiB in one buffer, the GPU allows 128 MiB: lower \
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_large_decides_what_is_advised() {
+    fn the_advice_depends_on_what_is_too_large() {
         for (remedy, command, expected) in [
             (Remedy::LowerRank, "align", "128 MiB: lower --lora-r, or use an --adapter of a lower rank"),
             (Remedy::LowerRank, "generate", "128 MiB: use a LoRA adapter of a lower rank"),
@@ -192,19 +192,19 @@ mod tests {
     }
 
     #[test]
-    fn an_option_is_called_by_its_flag() {
+    fn an_option_is_named_by_its_flag() {
         let config = |what: &str| Error::config(what, "0 is odd");
         assert_eq!(told(config("max-new-tokens"), "align"), "--max-new-tokens: 0 is odd");
         assert_eq!(told(config("beta"), "dpo"), "--beta: 0 is odd");
         assert_eq!(told(config("max-prompt-length"), "sft"), "--max-prompt-length: 0 is odd");
-        // What is no flag of the command stays as it is, and so does what has its dashes.
+        // Names that are not flags of the command, and names with dashes, are unchanged.
         assert_eq!(told(config("beta"), "sft"), "beta: 0 is odd");
         assert_eq!(told(config("--beta"), "dpo"), "--beta: 0 is odd");
         assert_eq!(told(config("run.yaml"), "dpo"), "run.yaml: 0 is odd");
     }
 
     #[test]
-    fn the_librarys_names_of_options_are_flags_of_some_command() {
+    fn the_options_of_the_library_are_flags_of_some_command() {
         let all = args::command();
         for option in [
             "async-level",
@@ -239,9 +239,9 @@ mod tests {
     }
 
     #[test]
-    fn doctor_does_not_advise_itself() {
+    fn doctor_does_not_suggest_itself() {
         let none = || Error::NoGpu("no GPU was found".into());
         assert_eq!(told(none(), "doctor"), "no GPU was found");
-        assert_eq!(told(none(), "align"), "no GPU was found; `oaif doctor` shows what is found");
+        assert_eq!(told(none(), "align"), "no GPU was found; `oaif doctor` lists the GPUs");
     }
 }

@@ -1,4 +1,4 @@
-//! `--config FILE` and `--preset NAME`: flags from a YAML, TOML or JSON file, under their own names.
+//! `--config FILE` and `--preset NAME`: flags from a YAML, TOML or JSON file whose keys are flag names.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -18,7 +18,7 @@ use crate::judge::names;
 const CONFIG: &str = "config";
 const PRESET: &str = "preset";
 
-/// Gives every command `--config`, and those that have presets `--preset`.
+/// Adds `--config` to every command, and `--preset` to those that have presets.
 pub(super) fn add_flags(command: Command) -> Command {
     let config = Arg::new(CONFIG)
         .long(CONFIG)
@@ -27,8 +27,8 @@ pub(super) fn add_flags(command: Command) -> Command {
         .help_heading(None::<&str>)
         .value_parser(value_parser!(PathBuf))
         .help(
-            "Read flags from a .yaml, .toml or .json file, under their names; relative paths start at the working folder; \
-             flags on the command line take precedence",
+            "Read flags from a .yaml, .toml or .json file whose keys are flag names; relative paths start at the working \
+             folder; flags on the command line take precedence",
         );
     command.mut_subcommands(|sub| {
         let names = presets::of(sub.get_name());
@@ -51,7 +51,7 @@ pub(super) fn add_flags(command: Command) -> Command {
 /// command line replace those of the file, which replace those of presets; of several presets, the last one's are taken.
 ///
 /// # Errors
-/// [`Error::Io`] for a file that cannot be read, [`Error::Config`] for a key that is no flag of the command.
+/// [`Error::Io`] for a file that cannot be read, [`Error::Config`] for a key that is not a flag of the command.
 pub(super) fn merge(command: &Command, arguments: Vec<OsString>) -> Result<Vec<OsString>> {
     let lenient = lenient(command);
     let arguments = added(&lenient, arguments, |sub, given| {
@@ -78,7 +78,7 @@ pub(super) fn merge(command: &Command, arguments: Vec<OsString>) -> Result<Vec<O
     })
 }
 
-/// `arguments` with the flags that `more` finds for the command and what is given.
+/// `arguments` with the flags that `more` returns for the command and its given flags.
 fn added(
     lenient: &Command,
     mut arguments: Vec<OsString>,
@@ -91,7 +91,7 @@ fn added(
     Ok(arguments)
 }
 
-/// The flags in a file as they would be typed after `command`.
+/// The flags in a file, as they would be typed after `command`.
 ///
 /// # Errors
 /// As [`merge`].
@@ -101,12 +101,12 @@ pub(super) fn flags_in(command: &Command, path: &Path) -> Result<Vec<OsString>> 
     flags_of_file(&command, path, |_| false)
 }
 
-/// The same, save those that are to be skipped, after a command that is built.
+/// Like [`flags_in`], for a command that is built, without the flags for which `skip` is true.
 fn flags_of_file(command: &Command, path: &Path, skip: impl Fn(&Arg) -> bool) -> Result<Vec<OsString>> {
     flags(command, read(path)?, skip).map_err(|why| Error::config(path.display().to_string(), why))
 }
 
-/// A command for a first look: what is missing may be in a file, what is wrong is for the real parse to say.
+/// The command without required flags, for a first pass: missing flags may be in a file. The second pass reports errors.
 pub(super) fn lenient(command: &Command) -> Command {
     let mut lenient = command.clone().mut_subcommands(|sub| sub.mut_args(optional));
     lenient.build();
@@ -117,7 +117,7 @@ fn is_given(given: &ArgMatches, arg: &Arg) -> bool {
     given.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine)
 }
 
-/// The flags in a run's own `run.json` as they would be typed, save those that are `given` or cannot stand beside one that is.
+/// The flags in a run's `run.json`, as they would be typed, without those that are `given` or conflict with a given one.
 pub(super) fn flags_of(command: &Command, run: Value, given: &ArgMatches) -> Result<Vec<OsString>, String> {
     let Value::Object(map) = without_facts(run) else { return Err("holds no flags".into()) };
     let excludes = |one: &Arg, other: &Arg| {
@@ -129,7 +129,7 @@ pub(super) fn flags_of(command: &Command, run: Value, given: &ArgMatches) -> Res
     })
 }
 
-/// Without what a `run.json` tells besides its flags: such a file repeats the run.
+/// Removes the keys of a `run.json` that are not flags, so that the file can be used with `--config`.
 fn without_facts(mut file: Value) -> Value {
     if let Value::Object(map) = &mut file {
         crate::train::RunFile::facts().for_each(|told| drop(map.remove(&told)));
@@ -144,7 +144,7 @@ fn optional(arg: Arg) -> Arg {
 fn read(path: &Path) -> Result<Map<String, Value>> {
     let bad = |why: String| Error::config(path.display().to_string(), why);
     let text = files::read_text(path)?;
-    // A parser's first line says it all; the others draw the place, or give its caller advice.
+    // Only the first line of a parser's message: the others show the place or advise the programmer.
     let first_line = |e: String| {
         let line = e.lines().next().unwrap_or_default().trim_start_matches("error: ");
         line.split(", set ").next().unwrap_or_default().to_owned()
@@ -157,16 +157,16 @@ fn read(path: &Path) -> Result<Map<String, Value>> {
             place + &first_line(e.message().to_owned())
         }),
         Some("json") => serde_json::from_str(&text).map_err(|e| e.to_string()),
-        _ => return Err(bad("its name ends in none of .yaml, .yml, .toml and .json".into())),
+        _ => return Err(bad("has an unknown format: give a .yaml, .yml, .toml or .json file".into())),
     };
     match without_facts(parsed.map_err(bad)?) {
         Value::Object(map) => Ok(map),
         Value::Null => Ok(Map::new()),
-        _ => Err(bad("holds no keys: expected the names of flags with their values".into())),
+        _ => Err(bad("holds no keys: expected flag names with values".into())),
     }
 }
 
-/// The file's flags as they would be typed.
+/// The flags of a file, as they would be typed.
 fn flags(
     command: &Command,
     file: Map<String, Value>,
@@ -186,7 +186,7 @@ fn flags(
             return Err(format!("key {key:?} gives --{} a second time", long(arg)));
         }
         let typed = typed(arg, value).map_err(|why| format!("key {key:?} {why}"))?;
-        // The run's own flags would have to be read before the file's.
+        // The flags of the run would have to be read before those of the file.
         if long(arg) == "resume" && !typed.is_empty() {
             return Err(format!(
                 "key {key:?} belongs on the command line: type --resume RUN instead of --config"
@@ -199,7 +199,7 @@ fn flags(
     Ok(out)
 }
 
-/// The flags that a file may give.
+/// The flags that a file may set.
 fn own_flags(command: &Command) -> impl Iterator<Item = &Arg> {
     let own = |arg: &&Arg| arg.get_long().is_some_and(|long| ![CONFIG, "help", "version"].contains(&long));
     command.get_arguments().filter(own)
@@ -216,8 +216,8 @@ fn find<'a>(command: &'a Command, key: &str) -> Result<&'a Arg, String> {
         let known: Vec<&str> = own_flags(command).map(long).collect();
         let command = command.get_name();
         match names::nearest(&name, &known) {
-            Some(near) => format!("key {key:?} is no flag of oaif {command} (did you mean {near:?}?)"),
-            None => format!("key {key:?} is no flag of oaif {command}: see oaif {command} --help"),
+            Some(near) => format!("key {key:?} is not a flag of oaif {command} (did you mean {near:?}?)"),
+            None => format!("key {key:?} is not a flag of oaif {command}: see oaif {command} --help"),
         }
     })
 }
@@ -247,7 +247,7 @@ fn typed(arg: &Arg, value: &Value) -> Result<Vec<String>, String> {
     }
 }
 
-/// What another trainer's key is set to.
+/// The value of another trainer's key, as texts.
 fn texts(value: &Value) -> Vec<String> {
     match value {
         Value::Null => vec!["none".into()],
@@ -262,7 +262,7 @@ fn text(value: &Value) -> Result<String, String> {
         Value::String(text) => Ok(text.clone()),
         Value::Number(number) => Ok(number.to_string()),
         Value::Object(_) => {
-            Err("holds keys of its own: write all flags side by side, without sections".into())
+            Err("holds nested keys: write all flags at the top level, without sections".into())
         }
         other => Err(format!("takes a number or a text, not {other}")),
     }

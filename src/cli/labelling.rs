@@ -1,4 +1,5 @@
-//! A person labels in the terminal, without the page: pairs on standard error, keys or lines from standard input.
+//! Labelling by a person in the terminal, without the page: pairs are printed to standard error, labels are read from standard
+//! input as keys or lines.
 
 mod input;
 
@@ -14,45 +15,45 @@ use super::printable::printable;
 use crate::judge::human::{Desk, GivenLabel, Pick, Shown, Tally};
 use crate::train::Requests;
 
-/// Between two looks at a desk without a pair.
+/// How often to check for a new pair.
 const LOOK: Duration = Duration::from_millis(200);
-/// Nobody has read a pair within this time: a key that was struck twice must not label the next one.
+/// Labels within this time after a pair is shown are ignored: a key that was pressed twice must not label the next pair.
 const TOO_SOON: Duration = Duration::from_millis(250);
 
-/// What a person asks for.
+/// An input of the person.
 #[derive(Clone, Debug, PartialEq)]
 enum Command {
     Label(Pick),
     Undo,
     Comment(String),
     Stop,
-    /// Nothing that is known.
+    /// Not a known command.
     Unknown,
 }
 
-/// Where commands come from.
+/// A source of commands.
 trait Input {
-    /// Waits for the next one; `None` where none will come any more.
+    /// Waits for the next command; `None` at the end of the input.
     fn next(&mut self) -> io::Result<Option<Command>>;
 
-    /// Whether each command is a key: one may be struck twice, and ends no line.
+    /// Whether commands are single keys, which may be pressed twice by mistake.
     fn is_keys(&self) -> bool;
 
-    /// The line that tells what can be said.
+    /// The line that lists the commands.
     fn help(&self) -> &'static str;
 }
 
-/// A person in the terminal. The terminal is as it was once this is dropped, whatever the thread that reads is doing.
+/// Labelling in the terminal. Restores the terminal when dropped, even while the thread still waits for a key.
 pub(crate) struct Labelling {
     _terminal: Option<SavedTerminal>,
 }
 
 impl Labelling {
-    /// Begins to show the desk's pairs: with single keys where both standard input and standard error are a terminal, else
-    /// with lines. Where the input ends, the desk is closed.
+    /// Starts to show the pairs of the desk. Commands are single keys if both standard input and standard error are a
+    /// terminal, else lines. The end of the input closes the desk.
     pub fn start(desk: Arc<Desk>, requests: Arc<Requests>) -> Labelling {
         let keys = io::stdin().is_terminal() && io::stderr().is_terminal();
-        // The thread waits for input that may never come: it ends with the program.
+        // The thread may wait for input until the program exits.
         thread::spawn(move || {
             let mut say = |text: &str| ask(text);
             match keys {
@@ -64,7 +65,7 @@ impl Labelling {
     }
 }
 
-/// Shows pairs and takes labels until the input or the labelling ends.
+/// Shows pairs and reads labels until the input or the labelling ends.
 fn label(desk: &Desk, requests: &Requests, input: &mut dyn Input, say: &mut dyn FnMut(&str)) {
     let (mut form, mut version, mut waits) = (None, 0, false);
     let mut came = Instant::now();
@@ -86,9 +87,9 @@ fn label(desk: &Desk, requests: &Requests, input: &mut dyn Input, say: &mut dyn 
         }
         let command = match input.next() {
             Ok(Some(command)) => command,
-            // Ctrl-C is a signal, and the run hears of it.
+            // Ctrl-C also raises a signal, which stops the run.
             Err(e) if e.kind() == io::ErrorKind::Interrupted => return,
-            Ok(None) => return desk.close("standard input ended before all pairs had a label"),
+            Ok(None) => return desk.close("standard input ended before all pairs were labelled"),
             Err(e) => return desk.close(format!("standard input cannot be read ({e})")),
         };
         let soon = input.is_keys() && came.elapsed() < TOO_SOON;
@@ -113,11 +114,11 @@ fn label(desk: &Desk, requests: &Requests, input: &mut dyn Input, say: &mut dyn 
             },
             Command::Stop => {
                 requests.ask_to_stop();
-                return say("  stopping; labels that were given are saved");
+                return say("  stopping; the labels so far are saved");
             }
             Command::Unknown => say(&format!("  {}", input.help())),
         }
-        // An undone pair comes before the one that is shown.
+        // A pair whose label was undone is shown before the current one.
         if desk.view(form).counts.open > view.counts.open {
             form = None;
         }
@@ -126,20 +127,21 @@ fn label(desk: &Desk, requests: &Requests, input: &mut dyn Input, say: &mut dyn 
 
 fn said(choice: Pick) -> &'static str {
     match choice {
-        Pick::First => "answer 1 is better",
-        Pick::Second => "answer 2 is better",
+        Pick::First => "response 1 is better",
+        Pick::Second => "response 2 is better",
         Pick::Tie => "tie",
         Pick::Skip => "skipped",
     }
 }
 
-/// A pair for the terminal. Its texts cannot move the cursor.
+/// The text of a pair for the terminal. Control characters are escaped, so its texts cannot move the cursor.
 fn shown(pair: &Shown, counts: &Tally, help: &str) -> String {
     let mut out = format!("\n--- {} left, {} labelled", counts.open, counts.given);
     if let Some(seconds) = counts.seconds_left {
-        write!(out, ", about {:.0} min to go", (seconds / 60.0).ceil()).expect("a String takes all");
+        write!(out, ", about {:.0} min remaining", (seconds / 60.0).ceil()).expect("a String takes all");
     }
-    for (title, text) in [("Prompt", &pair.prompt), ("Answer 1", &pair.first), ("Answer 2", &pair.second)] {
+    for (title, text) in [("Prompt", &pair.prompt), ("Response 1", &pair.first), ("Response 2", &pair.second)]
+    {
         let text = if text.trim().is_empty() { "(empty)".into() } else { printable(text.trim_end()) };
         write!(out, "\n\n{title}\n  {}", text.trim_start_matches(' ').replace('\n', "\n  "))
             .expect("a String takes all");
@@ -167,7 +169,7 @@ mod tests {
         desk
     }
 
-    /// What is said when these lines are read.
+    /// The messages printed while these lines are read.
     fn read(desk: &Desk, requests: &Requests, lines: &str) -> Vec<String> {
         let mut heard = Vec::new();
         label(desk, requests, &mut Lines::new(lines.as_bytes()), &mut |text| heard.push(text.to_owned()));
@@ -178,16 +180,16 @@ mod tests {
     fn lines_label_undo_and_comment_and_the_end_of_the_input_closes_the_desk() {
         let (desk, requests) = (desk(4), Requests::default());
         let heard = read(&desk, &requests, "1\nu\nc rather odd\n2\ntie\nSKIP\nwhat\n");
-        let shown = heard.iter().filter(|text| text.contains("Answer 1")).count();
+        let shown = heard.iter().filter(|text| text.contains("Response 1")).count();
         assert_eq!(shown, 6, "{heard:#?}");
         let said: Vec<&str> = heard.iter().filter_map(|text| text.strip_prefix("  ")).collect();
         assert_eq!(
             said[..6],
             [
-                "answer 1 is better",
-                "undone: answer 1 is better",
+                "response 1 is better",
+                "undone: response 1 is better",
                 "The comment is saved.",
-                "answer 2 is better",
+                "response 2 is better",
                 "tie",
                 "skipped"
             ]
@@ -198,11 +200,11 @@ mod tests {
             (view.counts.given, view.counts.ties, view.counts.skipped, view.counts.open),
             (3, 1, 1, 1)
         );
-        assert_eq!(view.closed.as_deref(), Some("standard input ended before all pairs had a label"));
+        assert_eq!(view.closed.as_deref(), Some("standard input ended before all pairs were labelled"));
     }
 
     #[test]
-    fn a_stop_asks_the_run_to_end_and_leaves_the_desk_open() {
+    fn the_stop_command_ends_the_run_and_leaves_the_desk_open() {
         let (desk, requests) = (desk(1), Requests::default());
         read(&desk, &requests, "q\n1\n");
         assert!(requests.stops());
@@ -210,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_terminal_would_obey_is_written_out_and_empty_answers_are_told() {
+    fn control_characters_are_escaped_and_empty_responses_are_marked() {
         let desk = desk(1);
         let text = &read(&desk, &Requests::default(), "")[0];
         assert!(text.contains("Prompt\n  a\\u{1b}[2J\n  b\n") && text.contains("(empty)"), "{text}");
@@ -218,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_is_struck_twice_labels_one_pair() {
+    fn a_key_that_is_pressed_twice_labels_one_pair() {
         struct Twice(usize);
         impl Input for Twice {
             fn next(&mut self) -> io::Result<Option<Command>> {

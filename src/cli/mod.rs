@@ -1,4 +1,4 @@
-//! The program `oaif`: arguments in, a call of the library, results out. The only place that prints.
+//! The program `oaif`: parses arguments, calls the library and prints results. No other module prints.
 
 mod advice;
 mod args;
@@ -34,10 +34,11 @@ use fetch::fetched;
 use printable::printable;
 use ranks::Trains;
 
-/// Runs the program. Exit codes: 0 done, 1 failed, 2 wrong usage, 128 and the signal's number
+/// Runs the program. Exit codes: 0 for success, 1 for failure, 2 for wrong usage, 128 plus the signal's number when
 /// interrupted: 130 by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP.
 pub fn main() -> ExitCode {
-    // A damaged tokenizer.json is an error in one sentence, without the message of the panic that it was.
+    // A damaged tokenizer.json makes the tokenizers crate panic. The panic is caught and reported as an error, so its own
+    // message is not printed.
     let print = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         if !panics_are_caught() {
@@ -55,7 +56,7 @@ pub fn main() -> ExitCode {
             Err(Error::config("arguments", sentence(&usage.render().to_string())))
         }
         Ok(Err(usage)) => {
-            // Help and version are such "errors" too. A closed pipe is nothing to tell anybody.
+            // clap reports help and version as errors too. A closed pipe is ignored.
             match usage.kind() {
                 DisplayHelp | DisplayHelpOnMissingArgumentOrSubcommand | DisplayVersion => {
                     if !ranks::is_silent() {
@@ -71,14 +72,14 @@ pub fn main() -> ExitCode {
     };
     let code = match done.map_err(ranks::settle) {
         Ok(()) => ExitCode::SUCCESS,
-        // Rank 0 tells of it.
+        // Rank 0 prints the error.
         Err(error) if ranks::is_silent() => exit_code(&error).into(),
-        // Whoever reads our output has seen enough.
+        // The reader of the output closed the pipe.
         Err(Error::Io { source, .. }) if source.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
             let code = exit_code(&error);
             let text = advice::sentence(error, args::command().find_subcommand(&name));
-            // Some parsers draw a picture of the place; a message is one line all the same.
+            // Messages of some parsers have several lines, but an error is printed on one line.
             let lines: Vec<&str> = text.lines().map(str::trim).collect();
             fail(lines.join(" "), code);
             code.into()
@@ -88,7 +89,7 @@ pub fn main() -> ExitCode {
     code
 }
 
-/// The arguments with the command's name in front, also where flags stand before it (`oaif -q align`).
+/// Moves the command's name before global flags (`oaif -q align`).
 fn command_first(mut arguments: Vec<OsString>) -> Vec<OsString> {
     let commands = args::command();
     let names: Vec<&str> = commands.get_subcommands().map(clap::Command::get_name).collect();
@@ -107,7 +108,7 @@ fn command_first(mut arguments: Vec<OsString>) -> Vec<OsString> {
     arguments
 }
 
-/// The command line, with the `--config` file's part. The inner error is clap's, which knows how to print itself.
+/// Parses the command line with the flags of `--config`, `--preset` and `--resume`. The inner error is clap's own.
 fn parse(arguments: Vec<OsString>) -> Result<Result<Cli, clap::Error>> {
     let mut command = command();
     let arguments = args::foreign::translate(&command, arguments)?;
@@ -127,7 +128,7 @@ pub(crate) fn command() -> clap::Command {
     config_file::add_flags(args::command())
 }
 
-/// clap may suggest any name that a flag goes by: this is the one that --help shows.
+/// Replaces an alias in clap's suggestion by the name that --help shows.
 fn spell_suggestion(usage: &mut clap::Error, command: Option<&clap::Command>) {
     let Some(ContextValue::String(suggested)) = usage.get(ContextKind::SuggestedArg) else { return };
     let name = suggested.trim_start_matches("--");
@@ -138,7 +139,7 @@ fn spell_suggestion(usage: &mut clap::Error, command: Option<&clap::Command>) {
     }
 }
 
-/// What clap says in paragraphs as one line: the mistake, its tips, and where to look.
+/// Joins the paragraphs of clap's message into one line: the error, the tips, and a hint to --help.
 fn sentence(usage: &str) -> String {
     let paragraph = |text: &str| {
         let lines: Vec<&str> = text.lines().map(str::trim).collect();
@@ -146,7 +147,7 @@ fn sentence(usage: &str) -> String {
     };
     let told = |text: &&str| !text.starts_with("Usage: ") && !text.starts_with("For more information");
     let mut parts: Vec<String> = usage.trim().split("\n\n").filter(told).map(paragraph).collect();
-    parts.push("--help shows what there is".into());
+    parts.push("see --help".into());
     parts.join("; ")
 }
 
@@ -183,7 +184,7 @@ fn exit_code(error: &Error) -> u8 {
     }
 }
 
-/// Writes a line of results to standard output: as it is to a file or a pipe, [`printable`] to a terminal.
+/// Writes a line of results to standard output: unchanged to a file or a pipe, [`printable`] to a terminal.
 pub(crate) fn print(line: impl Display) -> Result<()> {
     if ranks::is_silent() {
         return Ok(());
@@ -196,7 +197,7 @@ pub(crate) fn print(line: impl Display) -> Result<()> {
     written.map_err(Error::io("write to", "standard output"))
 }
 
-/// Writes a part of a line to standard output, at once.
+/// Writes a part of a line to standard output and flushes it.
 pub(crate) fn print_part(text: &str) -> Result<()> {
     let mut out = io::stdout().lock();
     let written = match out.is_terminal() {
@@ -206,7 +207,7 @@ pub(crate) fn print_part(text: &str) -> Result<()> {
     written.and_then(|()| out.flush()).map_err(Error::io("write to", "standard output"))
 }
 
-/// Whether these words are a command line of the program; what is wrong with them, if not.
+/// Checks that these words are a valid command line of the program.
 #[cfg(test)]
 fn understood(words: Vec<String>) -> Result<(), String> {
     let parsed = parse(words.into_iter().map(OsString::from).collect()).map_err(|e| e.to_string())?;
@@ -218,7 +219,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quiet_and_log_may_stand_before_and_behind_the_command() {
+    fn quiet_and_log_are_accepted_before_and_after_the_command() {
         for line in
             ["oaif -q doctor --log json", "oaif --log json doctor -q", "oaif --log=json --quiet doctor"]
         {
@@ -235,7 +236,7 @@ mod tests {
         };
         let typing = error("oaif dpo --model x --dataset x --output-dir x --lerning-rate 1");
         let expected = "unexpected argument '--lerning-rate' found; a similar argument exists: '--learning-rate'; \
-                        --help shows what there is";
+                        see --help";
         assert_eq!(typing, expected);
         let missing = error("oaif score --model x");
         assert!(missing.contains("not provided: --input <FILE>;") && !missing.contains('\n'), "{missing}");
@@ -244,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn exit_codes_tell_wrong_usage_from_failure_and_interruption() {
+    fn exit_codes_distinguish_wrong_usage_failure_and_interruption() {
         assert_eq!(exit_code(&Error::config("--beta", "is odd")), 2);
         assert_eq!(exit_code(&Error::Interrupted), 130);
         assert_eq!(exit_code(&Error::file("x", "is odd")), 1);

@@ -1,9 +1,9 @@
-//! Text of others on the user's terminal.
+//! Escapes untrusted text for the terminal.
 
 use std::fmt::Write;
 
-/// `text` with what a terminal would obey written out: control characters but for the ends of lines and tabs, and the
-/// marks that reorder text. A file's name, a column's or a judge's words cannot move the cursor or hide a warning.
+/// Escapes control characters, except newlines and tabs, and the marks that reorder text: names of files and columns and
+/// texts of judges cannot move the cursor or hide a warning.
 pub(crate) fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -22,7 +22,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_terminal_would_obey_is_written_out() {
+    fn control_characters_are_escaped() {
         assert_eq!(printable("a\u{1b}[2Jb\u{7}\rc\u{7f}\u{9b}31m"), r"a\u{1b}[2Jb\u{7}\u{d}c\u{7f}\u{9b}31m");
         assert_eq!(printable("name\u{202e}gpj.exe"), r"name\u{202e}gpj.exe");
         let plain = "one\n\ttwo: é 漢字 👩\u{200d}🚀 \"quoted\"";

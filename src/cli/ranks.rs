@@ -1,5 +1,5 @@
-//! Several processes that train one model together: by MPI, where an MPI launcher started this one, or over TCP, where the
-//! environment says what torchrun's would. Rank 0 alone talks to the user.
+//! Distributed training with several processes: over MPI if an MPI launcher started this process, or over TCP with the
+//! environment variables of torchrun. Only rank 0 prints.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -10,27 +10,27 @@ use crate::error::{Error, Result};
 use crate::gpu::list_gpus;
 use crate::judge::config::JudgeConfig;
 
-/// All ranks of this program, once they have met.
+/// The ranks of this program, once they are connected.
 static RANKS: Mutex<Option<Ranks>> = Mutex::new(None);
 
 fn met() -> MutexGuard<'static, Option<Ranks>> {
     RANKS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The ranks that this process is one of; one alone where nothing else started it.
+/// The ranks of this run; a single one without a launcher.
 pub fn ranks() -> Ranks {
     met().clone().unwrap_or_default()
 }
 
-/// Whether it is another rank that talks to the user.
+/// Whether this process prints nothing, because it is not rank 0.
 pub fn is_silent() -> bool {
     met().as_ref().is_some_and(|ranks| !ranks.leads())
 }
 
-/// Commands that several processes can run.
+/// Commands that can run in several processes.
 const SHARED: [&str; 5] = ["align", "sft", "dpo", "reward", "doctor"];
 
-/// Meets the other ranks, where there are any, for a command of this name.
+/// Connects to the other ranks, if any, for a command of this name.
 pub fn meet(command: &str) -> Result<()> {
     let found = found(SHARED.contains(&command))?;
     *met() = found;
@@ -50,7 +50,7 @@ fn found(shared: bool) -> Result<Option<Ranks>> {
     match crate::collective::launched_by_mpi() {
         Some(size) if size > 1 => {
             let why = format!(
-                "started {size} processes, but this oaif is built without MPI: build it with `cargo build --release --features mpi`"
+                "started {size} processes, but this oaif was built without MPI: build it with `cargo build --release --features mpi`"
             );
             Err(Error::config("mpirun", why))
         }
@@ -58,7 +58,8 @@ fn found(shared: bool) -> Result<Option<Ranks>> {
     }
 }
 
-/// The environment may be meant for another program that this one is started beside: it is heeded where it makes sense.
+/// The ranks of the environment variables. They are ignored for commands of one process, as they may be meant for another
+/// program.
 fn by_tcp(shared: bool) -> Result<Option<Ranks>> {
     if !shared {
         return Ok(None);
@@ -69,7 +70,7 @@ fn by_tcp(shared: bool) -> Result<Option<Ranks>> {
     }
 }
 
-/// What this process ends by, after an error, see [`Ranks::settle`].
+/// The error to exit with, agreed on by all ranks, see [`Ranks::settle`].
 pub fn settle(error: Error) -> Error {
     let ranks = ranks();
     let say = |why: &str| match ranks.leads() {
@@ -79,7 +80,7 @@ pub fn settle(error: Error) -> Error {
     ranks.settle(error, say).wait()
 }
 
-/// Waits until every rank has come to its end: a launcher ends those that are not there yet when one fails.
+/// Waits until every rank is done: a launcher kills the other ranks when one exits with an error.
 pub fn part() {
     let ranks = met().take();
     drop(ranks);
@@ -89,16 +90,16 @@ pub fn part() {
 pub trait Trains: Sized {
     fn train(&mut self) -> &mut TrainPlan;
 
-    /// Who says which answer is better, if somebody does.
+    /// The judge, if the command has one.
     fn judge(&self) -> Option<&JudgeConfig> {
         None
     }
 
-    /// With this rank's part in it.
+    /// Joins the other ranks: sets this rank's GPU and options.
     fn join(mut self) -> Result<Self> {
         let ranks = ranks();
         if !ranks.is_alone() && self.judge().is_some_and(|judge| judge.desk().is_some()) {
-            let why = "asks one person, who sits at one machine: start one process";
+            let why = "needs a single process: the person sits at one machine";
             return Err(Error::config("--judge human", why));
         }
         let plan = self.train();
@@ -151,12 +152,12 @@ impl Trains for RewardPlan {
     }
 }
 
-/// Refuses several processes for a command that is the work of one.
+/// Refuses several processes for a command that runs in one process.
 pub fn check(command: &str) -> Result<()> {
     let ranks = ranks();
     if SHARED.contains(&command) || ranks.is_alone() {
         return Ok(());
     }
-    let why = format!("are {}: only {} run as several", ranks.size(), SHARED.join(", "));
+    let why = format!("are {}: only {} can run in several processes", ranks.size(), SHARED.join(", "));
     Err(ranks.found_by_all(Error::config("processes", why)))
 }

@@ -1,4 +1,4 @@
-//! `--resume RUN`: the flags that a run was begun with, from its own `run.json`.
+//! `--resume RUN`: reads the flags of a run from its `run.json`.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf, absolute};
@@ -14,11 +14,11 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::train::run_dir::RUN;
 
-/// Flags whose value may be a path or something else.
+/// Flags whose value is a path or something else.
 const PERHAPS_PATHS: [&str; 2] = ["judge-template", "resume-from-checkpoint"];
 
-/// `arguments` as they are, or those of a run that is to be gone on with: its flags, save those that are given here as
-/// well. The program then works in the folder that the run was begun in, which its relative paths are of.
+/// With `--resume`, adds the flags of the run that are not given in `arguments`, and changes to the folder in which the run
+/// was started, since its relative paths start there. Otherwise returns `arguments` unchanged.
 ///
 /// # Errors
 /// [`Error::File`] for a folder that holds no run, or one of another command.
@@ -32,17 +32,17 @@ pub(super) fn expand(command: &Command, arguments: Vec<OsString>) -> Result<Vec<
     let Some(mut told) = files::read_json_if_present(&path)? else {
         return Err(Error::file(
             &run,
-            format!("holds no run that can be resumed (it has no {RUN}): check --resume"),
+            format!("holds no run to resume (it has no {RUN}): give a run folder to --resume"),
         ));
     };
     let of = told["command"].as_str().unwrap_or("another command").to_owned();
     if of != name {
         let why = match of.as_str() {
             "demo" => {
-                "is a run of oaif demo: resume it by oaif demo --resume-from-checkpoint last".to_owned()
+                "is a run of oaif demo: resume it with oaif demo --resume-from-checkpoint last".to_owned()
             }
             _ => format!(
-                "is a run of oaif {of}, not of oaif {name}: resume it by oaif {of} --resume {}",
+                "is a run of oaif {of}, not of oaif {name}: resume it with oaif {of} --resume {}",
                 run.display()
             ),
         };
@@ -50,10 +50,16 @@ pub(super) fn expand(command: &Command, arguments: Vec<OsString>) -> Result<Vec<
     }
     let is_given = |flag: &str| given.value_source(flag) == Some(ValueSource::CommandLine);
     if is_given("output_dir") {
-        return Err(Error::config("--output-dir", "is the folder that --resume names: leave it out"));
+        return Err(Error::config(
+            "--output-dir",
+            "cannot be combined with --resume, which gives the folder: leave it out",
+        ));
     }
     if is_given("config") {
-        return Err(Error::config("--config", "is what --resume takes from the run: leave it out"));
+        return Err(Error::config(
+            "--config",
+            "cannot be combined with --resume, which reads the run's flags: leave it out",
+        ));
     }
     forget_what_is_replaced(&mut told, given);
     told["output-dir"] = Value::from(run.to_string_lossy());
@@ -73,7 +79,7 @@ pub(super) fn expand(command: &Command, arguments: Vec<OsString>) -> Result<Vec<
     Ok(arguments)
 }
 
-/// Removes the other flags of a judge or a loss from `told` where another one is given.
+/// Removes the flags of the judge (or loss) from the flags `told` if another judge (or loss) is given.
 pub(super) fn forget_what_is_replaced(told: &mut Value, given: &ArgMatches) {
     for (flag, flags) in [("judge", args::flags_of_judges()), ("loss", args::flags_of_losses())] {
         if given.try_contains_id(flag).is_err() || given.value_source(flag) != Some(ValueSource::CommandLine)
@@ -96,7 +102,7 @@ fn takes_path(arg: &Arg) -> bool {
         || arg.get_long().is_some_and(|long| PERHAPS_PATHS.contains(&long))
 }
 
-/// The arguments with paths that hold wherever the program works.
+/// Makes the paths in the arguments absolute.
 fn arguments_of(command: &Command, arguments: Vec<OsString>) -> Result<Vec<OsString>> {
     let names_path = |flag: &str| command.get_arguments().any(|arg| is_called(arg, flag) && takes_path(arg));
     let mut of_path = false;
@@ -134,7 +140,7 @@ fn arguments_of(command: &Command, arguments: Vec<OsString>) -> Result<Vec<OsStr
     Ok(out)
 }
 
-/// A value that names something here, by its whole path.
+/// The absolute path of a value that exists as a file or folder, else the value.
 fn fixed(value: &OsStr) -> Result<OsString> {
     let path = Path::new(value);
     match path.exists() {
@@ -148,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_holds_from_another_folder_by_whichever_name_its_flag_goes() {
+    fn paths_become_absolute_under_all_names_of_their_flags() {
         let all = config_file::lenient(&args::command());
         let here = absolute("src").unwrap().display().to_string();
         for (command, line, expected) in [
@@ -165,7 +171,7 @@ mod tests {
                 "--resume HERE --resume-from-checkpoint HERE",
             ),
             ("sft", "--resume-from-checkpoint last", "--resume-from-checkpoint last"),
-            // What only looks like a path stays as it is.
+            // Values of flags that take no path are unchanged.
             ("align", "--judge-rule src --stop=src --seed 1", "--judge-rule src --stop=src --seed 1"),
         ] {
             let arguments = line.split(' ').map(OsString::from).collect();

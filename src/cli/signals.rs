@@ -1,4 +1,4 @@
-//! Signals: the first one ends a run after its step, with a checkpoint; the second one ends the program.
+//! Signals: the first one ends a run after the current step, with a checkpoint; the second one exits at once.
 
 #[cfg(unix)]
 use std::sync::atomic::AtomicBool;
@@ -8,13 +8,13 @@ use std::sync::{Arc, Once, OnceLock};
 use super::console::say;
 use crate::train::Requests;
 
-/// What the first signal asks to stop.
+/// The requests that the first signal sets.
 pub(super) fn requests() -> Arc<Requests> {
     static REQUESTS: OnceLock<Arc<Requests>> = OnceLock::new();
     REQUESTS.get_or_init(Arc::default).clone()
 }
 
-/// 128 and the number of the first signal.
+/// 128 plus the number of the first signal.
 static CODE: AtomicU8 = AtomicU8::new(130);
 
 /// The exit code of a run that was interrupted: 130 by SIGINT (Ctrl-C), 143 by SIGTERM, 129 by SIGHUP, 138 by SIGUSR1.
@@ -22,15 +22,15 @@ pub(super) fn exit_code() -> u8 {
     CODE.load(Ordering::Relaxed)
 }
 
-/// What the first signal makes the program do.
+/// The message of what happens after the first signal.
 static WHAT: OnceLock<&str> = OnceLock::new();
 
-/// Begins to listen. Where that cannot be, a signal ends the program as usual; the last checkpoint stays.
+/// Installs the signal handlers. If that fails, a signal ends the program as usual; the last checkpoint is kept.
 pub(super) fn catch() {
     catch_saying("finishing this step, then saving a checkpoint");
 }
 
-/// The same, for what saves no checkpoints: the user is told `what` happens.
+/// Like [`catch`], with another message `what`, for commands that save no checkpoints.
 pub(super) fn catch_saying(what: &'static str) {
     let _ = WHAT.set(what);
     static LISTENING: Once = Once::new();
@@ -44,19 +44,19 @@ fn received(number: u8, name: &str) {
     }
     CODE.store(code, Ordering::Relaxed);
     let what = WHAT.get().copied().unwrap_or_default();
-    say(format_args!("oaif: {name}: {what} (once more to stop at once)"));
+    say(format_args!("oaif: {name}: {what} (repeat to stop at once)"));
 }
 
 #[cfg(unix)]
 fn listen() {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
-    // What schedulers can send before they take a machine away: `sbatch --signal=USR1@60`.
+    // Schedulers can send SIGUSR1 before the end of a job: `sbatch --signal=USR1@60`.
     let mut wanted = vec![SIGINT, SIGTERM, SIGUSR1];
     // `nohup` means that the run outlives its terminal.
     if !is_ignored(SIGHUP) {
         wanted.push(SIGHUP);
     }
-    // With a handler, a file above the limit (`ulimit -f`) is an error of the write and not the program's end.
+    // With a handler, writing above the file size limit (`ulimit -f`) is an error instead of the end of the program.
     let _ = signal_hook::flag::register(libc::SIGXFSZ, std::sync::Arc::new(AtomicBool::new(false)));
     let Ok(mut signals) = signal_hook::iterator::Signals::new(wanted) else { return };
     std::thread::spawn(move || {
@@ -75,7 +75,7 @@ fn listen() {
 #[cfg(unix)]
 fn is_ignored(signal: i32) -> bool {
     let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
-    // SAFETY: without a new action the call changes nothing and writes the present one, for which there is room.
+    // SAFETY: with a null new action the call changes nothing and writes the current one into `action`.
     unsafe {
         libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()) == 0
             && action.assume_init().sa_sigaction == libc::SIG_IGN

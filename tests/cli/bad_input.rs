@@ -256,7 +256,7 @@ fn a_response_without_tokens_is_refused() {
     let line = json!({"prompt": "a", "completion": " ", "chosen": " ", "rejected": " fox"});
     place.write("rows.jsonl", format!("{}{line}\n", completions()));
     place.write("pairs.jsonl", format!("{PAIRS}{line}\n"));
-    place.refuses(SCORE, 1, &["rows.jsonl:5: ", "without a token"]);
+    place.refuses(SCORE, 1, &["rows.jsonl:5: ", "without tokens"]);
     // The end-of-sequence token counts as one.
     place.oaif(DPO).done();
     let sft = DPO.replace("dpo", "sft").replace("pairs", "rows");
@@ -272,7 +272,7 @@ fn an_empty_response_is_skipped_in_training_and_refused_in_score() {
     let line = json!({"prompt": "a", "completion": "", "chosen": "", "rejected": " fox"});
     place.write("rows.jsonl", format!("{line}\n{}{line}\n", completions()));
     place.write("pairs.jsonl", format!("{line}\n{PAIRS}{line}\n"));
-    place.refuses(SCORE, 1, &["rows.jsonl:1: ", "without a token"]);
+    place.refuses(SCORE, 1, &["rows.jsonl:1: ", "without tokens"]);
     for line in [DPO, &DPO.replace("dpo", "sft").replace("pairs", "rows")] {
         let err = place.oaif(&format!("{line} --overwrite")).done().err;
         assert!(
@@ -401,7 +401,7 @@ fn an_unknown_key_of_a_configuration_names_the_nearest() {
         ("c.yaml", "beta: [\n", &["c.yaml", "line 1"]),
         ("c.toml", "beta = \n", &["c.toml", "line 1"]),
         ("c.json", "[1]", &["c.json", "holds no keys"]),
-        ("c.txt", "beta: 1", &["c.txt", ".toml and .json"]),
+        ("c.txt", "beta: 1", &["c.txt", ".toml or .json"]),
         ("c.yaml", "beta: -1\n", &["beta", "-1"]),
     ] {
         place.write(file, content);
@@ -417,12 +417,12 @@ fn an_output_that_cannot_be_written_is_refused() {
     for dir in ["file", "file/run"] {
         for line in [DPO, ALIGN] {
             let line = line.replace("--output-dir run", &format!("--output-dir {dir}"));
-            place.refuses(&line, 1, &["file: is a file, but --output-dir needs a folder there"]);
+            place.refuses(&line, 1, &["file: is a file, but --output-dir needs a folder"]);
         }
     }
     for output in ["tiny_tied", "none/out.jsonl"] {
         let line = SCORE.replace("out.jsonl", output);
-        place.refuses(&line, 2, &["--output", output, "choose another one"]);
+        place.refuses(&line, 2, &["--output", output, "give another file"]);
     }
     // Root may write anywhere but here.
     if cfg!(target_os = "linux") {
@@ -448,7 +448,7 @@ fn no_gpu_and_an_unknown_gpu_are_refused() {
     for line in [SCORE, DPO, ALIGN, "doctor", "bench", "generate --model tiny_tied --prompt fox"] {
         let mut command = place.command(line);
         command.env("VK_DRIVER_FILES", "/nonexistent").env("VK_ICD_FILENAMES", "/nonexistent");
-        let advice = if line == "doctor" { "apt-get" } else { "`oaif doctor` shows what is found" };
+        let advice = if line == "doctor" { "apt-get" } else { "`oaif doctor` lists the GPUs" };
         let outcome = Outcome::of(command);
         assert!(line != "doctor" || !outcome.err.contains("oaif doctor"), "doctor must not recommend itself");
         outcome.refused(1, &["no GPU was found", "apt-get install", advice]);

@@ -67,7 +67,7 @@ fn generated_rows_are_scored_by_their_sampled_token_ids() {
     for (ids, parts) in [
         (
             json!([95, 94]),
-            ["other.jsonl:1: token_ids: are other text than the row's", "leave the column out"],
+            ["other.jsonl:1: token_ids: decode to another text than the row's", "leave out the column"],
         ),
         (json!([3, 96]), ["other.jsonl:1: text: has the token with id 96", "the model's ids end at 95"]),
         (json!([]), ["other.jsonl:1: has a completion without a token", "fill it in"]),
@@ -276,7 +276,7 @@ fn an_ensemble_votes_and_its_agreement_is_printed() {
     assert_eq!(rows[0]["votes"], serde_json::json!([1.0, 0.0, 1.0]));
     assert!((number(&rows[0], "p_first") - 2.0 / 3.0).abs() < 1e-6, "{}", rows[0]);
     // One rule is the opposite of another, and the third agrees with each in half of the cases: kappas 0, 1 and 0.
-    let told = "the judges agree on 33.3 % of 3 pairs; Cohen's κ of two judges 0.33 on average";
+    let told = "the judges agree on 33.3 % of 3 pairs; mean Cohen's κ of two judges 0.33";
     assert!(said.contains(told), "{said}");
     assert_judged(&place.oaif(line).done().rows(), &["tie"; 4]);
     place.write("inner.toml", "judge = 'ensemble'\njudge-member = ['long.toml', 'has.json']\n");

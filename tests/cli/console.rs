@@ -38,7 +38,7 @@ fn a_run_prints_its_settings_its_steps_its_result_and_the_next_commands() {
     {
         assert!(lines[i].starts_with(name), "{}", outcome.err);
     }
-    for part in ["LoRA adapter of rank 2", "4, 3 steps of 4", "1e-4, linear", "iB of the GPU's"] {
+    for part in ["LoRA adapter of rank 2", "4, 3 steps of 4", "1e-4, linear", "iB of GPU memory"] {
         assert!(outcome.err.contains(part), "{part} is not in {}", outcome.err);
     }
     let steps: Vec<&&str> = lines.iter().filter(|line| line.starts_with("step ")).collect();
@@ -47,7 +47,7 @@ fn a_run_prints_its_settings_its_steps_its_result_and_the_next_commands() {
         "{steps:?}"
     );
     assert!(!outcome.err.contains("-0.000") && !outcome.err.contains("NaN"), "{}", outcome.err);
-    assert!(outcome.err.contains("KL to the start") && !outcome.err.contains('\u{1b}'), "{}", outcome.err);
+    assert!(outcome.err.contains("KL to reference") && !outcome.err.contains('\u{1b}'), "{}", outcome.err);
     assert_eq!(outcome.out, "run/adapter\n");
     // The suggested commands can be run.
     for line in
@@ -62,7 +62,7 @@ fn a_run_prints_its_settings_its_steps_its_result_and_the_next_commands() {
     assert!(place.path("merged/config.json").exists());
     let full =
         place.oaif(&format!("{ALIGN} --judge-rule longer --output-dir full").replace("--output-dir run", ""));
-    assert!(full.done().err.contains("oaif generate --model full/model --prompt"));
+    assert!(full.done().err.contains("try it:      oaif chat --model full/model"));
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn a_reward_run_prints_how_to_judge_with_the_trained_model() {
         let line =
             format!("reward --model tiny --dataset pairs.jsonl --max-steps 2 --output-dir {run} {flags}");
         let err = place.oaif(line.trim()).done().err;
-        let told = err.lines().find_map(|line| line.strip_prefix("try it:    oaif ")).unwrap_or_default();
+        let told = err.lines().find_map(|line| line.strip_prefix("try it:      oaif ")).unwrap_or_default();
         assert!(told.starts_with("judge --judge reward"), "{err}");
         let judged = place.oaif(told).done();
         assert!(judged.out.contains("\"verdict\""), "{}", judged.out);
@@ -214,7 +214,7 @@ fn a_chat_keeps_the_conversation_until_a_new_one_begins() {
     assert_eq!(answers.len(), 3, "{}", said.out);
     assert_eq!(answers[0], answers[1]);
     assert!(
-        said.err.contains("/old is no command") && said.err.contains("/new begins another"),
+        said.err.contains("/old is not a command") && said.err.contains("/new starts a new conversation"),
         "{}",
         said.err
     );
@@ -230,7 +230,7 @@ fn a_chat_keeps_the_conversation_until_a_new_one_begins() {
     let long = format!("{}\nthe fox had a hat\n", "the fox had a hat and ".repeat(40));
     let told = chat(&long, "").done();
     assert_eq!(told.out.lines().collect::<Vec<_>>(), [answers[0]]);
-    assert!(told.err.contains("the model reads 127 at most: /new begins another"), "{}", told.err);
+    assert!(told.err.contains("the model takes at most 127: /new starts a new one"), "{}", told.err);
     place.set("tiny/tokenizer_config.json", "chat_template", json!(null));
     chat("a\n", "").refused(1, &["tiny: has no chat template", "oaif generate --prompt"]);
 }

@@ -78,7 +78,7 @@ fn an_interrupted_run_finishes_its_step_saves_and_can_be_resumed() {
     let err = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(130), "{err}");
     assert!(err.contains("finishing this step"), "{err}");
-    assert!(err.contains("go on with oaif align --resume parts"), "{err}");
+    assert!(err.contains("resume with oaif align --resume parts"), "{err}");
     let steps = logged_steps(&place, "parts");
     assert!((3..STEPS).contains(&steps));
     assert_eq!(place.names("parts/checkpoints"), [format!("step-{steps:06}")], "{err}");
@@ -112,19 +112,19 @@ fn a_run_that_is_stopped_before_its_first_step_prints_how_to_resume_it() {
     let err = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(130), "{err}");
     assert!(
-        err.contains("no step was done") && err.contains("go on with oaif align --resume run\n"),
+        err.contains("no step was done") && err.contains("resume with oaif align --resume run\n"),
         "{err}"
     );
     // A failing judge is handled the same way.
     place.write("go", "");
     let failed = place.oaif("align --resume run");
-    assert!(failed.err.contains("go on with oaif align --resume"), "{}", failed.err);
+    assert!(failed.err.contains("resume with oaif align --resume"), "{}", failed.err);
     failed.ended(1, &["judge.sh"]);
     place.script("judge.sh", r#"sed 's/^{"id":"\([^"]*\)".*/{"id": "\1", "verdict": "1"}/'"#);
     place.oaif("align --resume run").done();
     // A run that was refused because of the folder's contents suggests nothing.
     let met = place.oaif(&line("run"));
-    assert!(!met.err.contains("go on with oaif align"), "{}", met.err);
+    assert!(!met.err.contains("resume with oaif align"), "{}", met.err);
     met.ended(1, &["already has a run"]);
 }
 
@@ -254,7 +254,7 @@ fn a_failed_judge_is_retried_and_completed_steps_are_kept() {
     let outcome = place.oaif(&line("run", "judge"));
     assert_eq!(outcome.code, Some(1), "{}", outcome.err);
     assert!(outcome.err.contains("asked again after a failure") && outcome.err.contains("exit status: 3"));
-    assert!(outcome.err.contains("after step 2; go on with oaif align --resume run"), "{}", outcome.err);
+    assert!(outcome.err.contains("after step 2; resume with oaif align --resume run"), "{}", outcome.err);
     assert_eq!(place.names("run/checkpoints"), ["step-000002"]);
     let report = String::from_utf8(place.read("run/report.html")).unwrap();
     assert!(report.contains("Not finished: 2 of 4 steps are done."), "{report}");

@@ -32,7 +32,7 @@ fn a_demo_ends_with_a_report_and_a_summary() {
     assert_eq!(steps, [0, 1, 2]);
 
     let report = String::from_utf8(place.read("run/report.html")).unwrap();
-    for part in ["Against the start", "Before and after", "KL to the start", "Configuration"] {
+    for part in ["Against the starting policy", "Before and after", "KL to the start", "Configuration"] {
         assert!(report.contains(part), "{part}");
     }
     assert!(
@@ -56,7 +56,7 @@ fn a_resumed_demo_has_the_same_result() {
         std::fs::remove_file(place.path("run").join(gone)).unwrap();
     }
     let other = format!("{QUICK} --steps 3 --instruction cheerful --resume-from-checkpoint");
-    place.oaif(&other).refused(2, &["--instruction: \"cheerful\" here", "was begun with \"accurate\""]);
+    place.oaif(&other).refused(2, &["--instruction: is \"cheerful\"", "was started with \"accurate\""]);
     place.oaif(&format!("{QUICK} --steps 3 --resume-from-checkpoint last")).done();
     assert_eq!(place.read("run/pairs.jsonl"), pairs);
     for key in ["oracle_win_rate", "judge_win_rate", "mean_length_after", "stages"] {
@@ -69,7 +69,7 @@ fn a_demo_that_cannot_start_prints_the_reason_in_a_sentence() {
     let Some(place) = Place::with(&[]) else { return };
     place.write("file", "mine");
     let into = |dir: &str| QUICK.replace("--output-dir run", &format!("--output-dir {dir}"));
-    place.refuses(&into("file"), 1, &["file: is a file, but --output-dir needs a folder there"]);
+    place.refuses(&into("file"), 1, &["file: is a file, but --output-dir needs a folder"]);
     if cfg!(target_os = "linux") {
         place.refuses(&into("/proc/run"), 1, &["/proc/run", "cannot be written to", "another output folder"]);
     }

@@ -156,7 +156,7 @@ fn a_failing_judge_ends_the_evaluation_and_the_same_command_resumes_it() {
     place.script("judge.sh", "echo broken >&2; exit 3");
     let line = format!("{ADAPTED} --output out --judge command --judge-command ./judge.sh");
     let failed = place.oaif(&line);
-    assert!(failed.err.contains("the same command goes on from there"), "{}", failed.err);
+    assert!(failed.err.contains("the same command continues from there"), "{}", failed.err);
     failed.ended(1, &["judge.sh", "broken"]);
     let drawn = place.read("out/answers_a.jsonl");
     place.script("judge.sh", r#"sed 's/^{"id":"\([^"]*\)".*/{"id": "\1", "verdict": "tie"}/'"#);
@@ -179,12 +179,12 @@ fn a_run_is_compared_with_its_initial_policy_and_the_use_of_its_own_judge_is_rep
     let drawn = "--top-k 9 --top-p 0.9 --min-p 0.01 --stop fox";
     place.oaif(&format!("align --model tiny {train} {drawn} --lora-r 4 --output-dir lora {RULE}")).done();
     let own = place.oaif(&format!("eval --run lora {RULE}")).done();
-    assert!(own.err.contains("the judge is the one that the run was trained by"), "{}", own.err);
-    assert!(own.err.contains("judge wants, not that the answers"), "{}", own.err);
+    assert!(own.err.contains("the judge also trained the run: this win rate measures"), "{}", own.err);
+    assert!(own.err.contains("fits that judge, not whether others"), "{}", own.err);
     assert!(own.err.contains("those that the run was trained on"), "{}", own.err);
     let result = place.json("lora/eval/eval.json");
     assert_eq!(result["warnings"].as_array().unwrap().len(), 2);
-    assert_eq!((&result["against"], &result["b"]), (&json!("the start"), &json!("tiny")));
+    assert_eq!((&result["against"], &result["b"]), (&json!("the starting model"), &json!("tiny")));
     for (key, value) in [
         ("temperature", json!(0.7)),
         ("top-k", json!(9)),
@@ -198,7 +198,7 @@ fn a_run_is_compared_with_its_initial_policy_and_the_use_of_its_own_judge_is_rep
 
     let held_out = "--dataset prompts.jsonl --max-prompts 8 --output other";
     let other = place.oaif(&format!("eval --run lora --judge rule --judge-rule shorter {held_out}")).done();
-    assert!(!other.err.contains("trained by") && !other.err.contains("trained on"), "{}", other.err);
+    assert!(!other.err.contains("trained the run") && !other.err.contains("trained on"), "{}", other.err);
     assert_eq!(place.json("other/eval.json")["prompts"], 8);
 
     // For a run that trained all weights the initial policy is in another folder; the KL is to that one.
@@ -250,26 +250,22 @@ fn an_ensembles_members_are_checked_for_self_preference_and_for_having_trained_t
     let train = "align --model tiny --dataset prompts.jsonl --max-steps 1 --per-device-train-batch-size 4 --max-new-tokens 6";
     let trained_by = |run: &str, judge: &str, told: &str| {
         let done = place.oaif(&format!("eval --run {run} {judge}")).done();
-        assert!(done.err.contains(&format!("{told}: this win rate says")), "{told}: {}", done.err);
+        assert!(done.err.contains(&format!("{told}: this win rate measures")), "{told}: {}", done.err);
     };
     place.write("has.toml", "judge = 'rule'\njudge-rule = 'contains:e'\n");
     place.oaif(&format!("{train} --output-dir two {}", ensemble(["long", "has"]))).done();
-    trained_by("two", &ensemble(["has", "long"]), "the judge is the one that the run was trained by");
-    trained_by("two", RULE, "the judge is a member of the ensemble that the run was trained by");
-    trained_by("two", &ensemble(["long", "tiny"]), "the run was trained by 1 of the judge's 2 members");
+    trained_by("two", &ensemble(["has", "long"]), "the judge also trained the run");
+    trained_by("two", RULE, "the judge is a member of the ensemble that trained the run");
+    trained_by("two", &ensemble(["long", "tiny"]), "1 of the judge's 2 members also trained the run");
     place.oaif(&format!("{train} --output-dir one {RULE}")).done();
-    trained_by(
-        "one",
-        &ensemble(["long", "short"]),
-        "a member of the judge is the one that the run was trained by",
-    );
+    trained_by("one", &ensemble(["long", "short"]), "a member of the judge also trained the run");
 }
 
 #[test]
 fn responses_in_files_and_datasets_are_compared_without_a_policy() {
     let Some(place) = place() else { return };
     let reference = place.oaif(&format!("{ADAPTED} {RULE} --output out --against reference")).done();
-    assert!(reference.out.contains("against the reference answers"), "{}", reference.out);
+    assert!(reference.out.contains("against the reference responses"), "{}", reference.out);
     assert!(
         reference.out.contains("characters;") || reference.out.contains("characters\n"),
         "{}",
@@ -307,7 +303,7 @@ fn a_policy_compared_with_itself_ties_with_a_warning() {
     let line = "eval --model tiny --against tiny --dataset prompts.jsonl --max-new-tokens 4 --temperature 0 --output out";
     let done = place.oaif(&format!("{line} {RULE}")).done();
     assert!(done.out.starts_with("A wins 50.0 % of 20 prompts against tiny"), "{}", done.out);
-    assert!(done.err.contains("one and the same policy"), "{}", done.err);
+    assert!(done.err.contains("A and B are the same policy"), "{}", done.err);
     assert_eq!(place.json("out/eval.json")["identical"], 20);
 }
 
@@ -316,10 +312,10 @@ fn invalid_evaluations_are_refused_in_a_sentence() {
     let Some(place) = place() else { return };
     let refuses =
         |line: &str, code, parts: &[&str]| place.refuses(&format!("eval {line} {RULE}"), code, parts);
-    refuses("--output out", 2, &["--model", "nothing is there to be evaluated"]);
-    refuses("--model tiny --dataset prompts.jsonl --output out", 2, &["--against", "is needed"]);
-    refuses("--model tiny --adapter tiny_lora --output out", 2, &["--dataset", "is needed"]);
-    refuses("--model tiny --adapter tiny_lora --dataset prompts.jsonl", 2, &["--output", "is needed"]);
+    refuses("--output out", 2, &["--model", "there is nothing to evaluate"]);
+    refuses("--model tiny --dataset prompts.jsonl --output out", 2, &["--against", "is required"]);
+    refuses("--model tiny --adapter tiny_lora --output out", 2, &["--dataset", "is required"]);
+    refuses("--model tiny --adapter tiny_lora --dataset prompts.jsonl", 2, &["--output", "is required"]);
     refuses("--run tiny --output out", 1, &["tiny", "holds no run"]);
     place.write("empty.jsonl", "");
     let adapted = "--model tiny --adapter tiny_lora --output out";
@@ -329,15 +325,15 @@ fn invalid_evaluations_are_refused_in_a_sentence() {
     refuses(
         &other,
         1,
-        &["other.jsonl", "has no answer to 20 of 20 prompts", "the fox was", "or the prompts that"],
+        &["other.jsonl", "has no response to 20 of 20 prompts", "the fox was", "or give the prompts"],
     );
     place.write("bare.jsonl", "{\"prompt\": \"the fox\"}\n");
     let bare = format!("{adapted} --dataset bare.jsonl --against reference");
-    refuses(&bare, 2, &["--against", "1 of 1 prompts have no reference answer"]);
+    refuses(&bare, 2, &["--against", "1 of 1 prompts have no reference response"]);
     place.write("few.jsonl", "{\"verdict\": \"win\"}\n");
     place
         .oaif(&format!("{ADAPTED} {RULE} --output out --judgements few.jsonl"))
-        .ended(1, &["holds 1 verdicts, but 20"]);
+        .ended(1, &["holds 1 verdicts for 20 pairs"]);
     let judged = place.oaif(&format!("{ADAPTED} --output out --judge rule"));
     judged.refused(2, &["--judge rule", "needs --judge-rule"]);
 }
@@ -366,7 +362,7 @@ fn a_run_with_held_out_prompts_reports_its_win_rate_and_trains_the_same() {
     assert!(low <= rate && rate <= high && high - low < 0.7, "{last}");
     assert!(last["eval/kl"].is_number() && last["eval/prompts"] == 12, "{last}");
     assert!((1.0..=6.0).contains(&number(last, "eval/mean_length")), "{last}");
-    let sentence = format!("By its own judge the policy wins {:.1} % of 12 held-out prompts", 100.0 * rate);
+    let sentence = format!("The policy wins {:.1} % of 12 held-out prompts", 100.0 * rate);
     assert!(done.err.contains(&sentence), "{}", done.err);
     assert!(done.err.contains("held out      12 rows"), "{}", done.err);
     assert!(done.err.contains("oaif eval --run run --dataset prompts.jsonl --judge llm"), "{}", done.err);

@@ -81,7 +81,7 @@ fn export_writes_into_a_new_folder_or_not_at_all() {
     place.refuses(&format!("{export} tiny"), 2, &["--output", "tiny is not empty"]);
     place.refuses(&format!("{export} file"), 2, &["--output", "file is a file"]);
     place.write("there.gguf", "mine");
-    place.refuses(&format!("{export} there.gguf"), 2, &["--output", "there.gguf is there already"]);
+    place.refuses(&format!("{export} there.gguf"), 2, &["--output", "there.gguf exists already"]);
     place.refuses(&format!("{export} folder --dtype q8_0"), 2, &["--dtype", "q8_0", "ends in .gguf"]);
     // llama.cpp has no word-level tokenizer.
     place.refuses(&format!("{export} model.GGUF"), 1, &["tokenizer.json", "does not support this tokenizer"]);

@@ -11,87 +11,87 @@ use crate::bench::{Batch, Held, SEQUENCES, Shape, Source, Sweep};
 use crate::cli::fetch::{Fetch, Input, What};
 use crate::error::{Error, Result};
 
-/// What can be timed.
+/// What can be measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Suite {
-    /// Every kernel, and matrix products of usual shapes
+    /// Every kernel, and matrix products of common shapes
     Kernels,
-    /// A training pass by its parts: forward, and loss, and backward
+    /// The parts of a training pass: forward, loss, backward
     Passes,
-    /// Forward and backward passes, scoring, updates
+    /// Forward and backward passes, scoring, optimiser updates
     Step,
-    /// Reading a prompt
+    /// Prompt processing
     Prefill,
-    /// Tokens a second of sequences side by side
+    /// Decoding of several sequences in parallel, in tokens per second
     Decode,
-    /// Whole online steps with their phases
+    /// Complete online training steps, with their phases
     Align,
 }
 
-/// How results are written.
+/// The format of the results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Form {
-    /// For people
+    /// A table to read in the terminal
     Table,
-    /// One JSON object a line, which --compare reads
+    /// JSON lines, which --compare reads
     Json,
-    /// One line a case, with the GPU and the versions in each
+    /// One line per case, each with the GPU and the versions
     Csv,
-    /// Tables of Markdown
+    /// Markdown tables
     Markdown,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
-    /// What to time, one or several [default: all]
+    /// Suites to run, one or several [default: all]
     #[arg(value_name = "WHAT")]
     suites: Vec<Suite>,
-    /// Only what has TEXT in its name or its suite's
+    /// Run only the cases with TEXT in their name or the name of their suite
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
-    /// How to print results
+    /// Format of the results
     #[arg(long, value_name = "FORM", default_value = "table")]
     format: Form,
     /// The same as --format json
     #[arg(long, conflicts_with = "format")]
     json: bool,
-    /// JSON lines of an earlier time: each case's time as a multiple of what it was then
+    /// JSON lines of an earlier benchmark to compare with: prints the ratio of times for each case
     #[arg(long, value_name = "FILE")]
     compare: Option<PathBuf>,
-    /// Measurements of each case, of which the median, the fastest and the slowest are told
+    /// Number of measurements per case; the median, minimum and maximum are printed
     #[arg(long, value_name = "N", default_value_t = 5)]
     runs: usize,
-    /// A model with random weights, by name (stories260k, c192, smollm2-135m, smollm2-360m, qwen3-0.6b, llama-3.2-1b or
-    /// gemma-3-1b: all as Llamas of these sizes) or by sizes, as c=576,f=1536,l=30,h=9,k=3,d=64,v=49152 [default:
-    /// stories260k]
+    /// Llama model with random weights and the sizes of stories260k, c192, smollm2-135m, smollm2-360m, qwen3-0.6b, llama-3.2-1b
+    /// or gemma-3-1b, or the sizes given as in c=576,f=1536,l=30,h=9,k=3,d=64,v=49152 [default: stories260k]
     #[arg(long, value_name = "NAME|SIZES", conflicts_with = "model")]
     shape: Option<String>,
-    /// So many layers rather than the shape's own, which the results say
+    /// Number of layers, instead of that of --shape
     #[arg(long, value_name = "N", conflicts_with = "model")]
     layers: Option<usize>,
-    /// Folder of a model to time instead, a GGUF file, or ORG/NAME[@REVISION] on the hub
+    /// Model to measure instead of --shape: a folder, a GGUF file, or ORG/NAME[@REVISION] on the Hugging Face Hub
     #[arg(long, value_name = "DIR|NAME", alias = "model-name-or-path")]
     model: Option<PathBuf>,
-    /// passes, step: sequences and their tokens, one or several, as 1x128,8x512 [default: passes 1x128, step what suits
-    /// the model]
+    /// passes, step: batch sizes, as sequences x tokens, such as 1x128,8x512 [default: passes: 1x128; step: depends on the
+    /// model]
     #[arg(long, value_name = "SxL", value_delimiter = ',')]
     batch: Vec<String>,
-    /// prefill: lengths of prompts [default: 128,512]
+    /// prefill: prompt lengths in tokens [default: 128,512]
     #[arg(long, value_name = "N", value_delimiter = ',')]
     prefill: Vec<usize>,
-    /// decode: tokens before those that are decoded, one or several [default: none]
+    /// decode: context lengths in tokens at which decoding starts [default: none]
     #[arg(long, value_name = "N", value_delimiter = ',')]
     decode: Vec<usize>,
-    /// decode: sequences side by side [default: 1,16,64]
+    /// decode: numbers of parallel sequences [default: 1,16,64]
     #[arg(long, value_name = "N", value_delimiter = ',')]
     sequences: Vec<usize>,
-    /// Train a LoRA adapter of this rank, on frozen weights, rather than all weights
+    /// Train a LoRA adapter of this rank on frozen weights, instead of all weights
     #[arg(long, value_name = "R")]
     lora_r: Option<usize>,
-    /// step: a series instead, over the tokens of a step, the context of a sequence, or prompts shared and repeated
+    /// step: measure a series instead, over the tokens of a step (tokens), the context length (context), or shared and repeated
+    /// prompts (sharing)
     #[arg(long, value_name = "tokens|context|sharing")]
     sweep: Option<String>,
-    /// align: folder of a model that judges by likelihood, or its name [default: the longer response wins]
+    /// align: model of a likelihood judge, a folder or a name [default: a rule, the longer response wins]
     #[arg(long, value_name = "DIR|NAME")]
     judge_model: Option<PathBuf>,
     #[command(flatten)]
@@ -105,23 +105,23 @@ pub(crate) struct BenchArgs {
 pub(crate) struct BenchPlan {
     /// In the order of [`Suite`], each once.
     pub suites: Vec<Suite>,
-    /// In lower case; empty: everything.
+    /// In lower case; empty for all cases.
     pub filter: String,
     pub form: Form,
     pub compare: Option<PathBuf>,
     pub runs: usize,
     pub model: Source,
-    /// Empty: what each suite chooses.
+    /// Empty for each suite's default.
     pub batches: Vec<Batch>,
     pub prefill: Vec<usize>,
     pub decode: Option<Vec<usize>>,
     pub sequences: Vec<usize>,
-    /// Where something is trained.
+    /// The weights in suites that train.
     pub trained: Held,
-    /// Where nothing is.
+    /// The weights in suites that do not train.
     pub sampled: Held,
     pub sweep: Option<Sweep>,
-    /// Of a model that judges by likelihood.
+    /// The model of the likelihood judge.
     pub judge_model: Option<PathBuf>,
     pub gpu: GpuPlan,
 }
@@ -138,7 +138,7 @@ impl Fetch for BenchPlan {
     }
 }
 
-/// Prompts that are read where nothing else is asked for.
+/// The default prompt lengths of `prefill`.
 const PREFILL: [usize; 2] = [128, 512];
 
 impl BenchArgs {
@@ -194,7 +194,7 @@ impl BenchArgs {
         all.filter(|suite| self.suites.is_empty() || self.suites.contains(suite)).collect()
     }
 
-    /// Refuses flags that belong to none of the suites that are asked for.
+    /// Refuses flags that belong to none of the chosen suites.
     fn check_owners(&self) -> Result<()> {
         use Suite::{Align, Decode, Passes, Prefill, Step};
         let only = |flag: &str, given: bool, owners: &[Suite], wanted: &str| {
@@ -203,7 +203,7 @@ impl BenchArgs {
                 !given || of_use,
                 flag,
                 "this flag",
-                &format!("of use here: it belongs to oaif bench {wanted}"),
+                &format!("for these suites: it belongs to oaif bench {wanted}"),
             )
         };
         let models = [Passes, Step, Prefill, Decode, Align];
@@ -225,9 +225,9 @@ impl BenchArgs {
             "prefill and decode, to all with --lora-r",
         )?;
         let alone = self.suites == [Step] || self.sweep.is_none();
-        ensure(alone, "--sweep", "this flag", "of use here: it belongs to oaif bench step")?;
+        ensure(alone, "--sweep", "this flag", "for these suites: it belongs to oaif bench step")?;
         match self.sweep.is_some() && !self.batch.is_empty() {
-            true => Err(Error::config("--sweep", "has batches of its own: leave --batch out")),
+            true => Err(Error::config("--sweep", "has its own batch sizes: leave out --batch")),
             false => Ok(()),
         }
     }

@@ -40,10 +40,11 @@ impl ValueEnum for JudgeKind {
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
         Some(match self {
-            JudgeKind::Likelihood => PossibleValue::new("likelihood")
-                .help("It prefers the summary that it would rather have written"),
+            JudgeKind::Likelihood => {
+                PossibleValue::new("likelihood").help("Prefers the summary with the higher log-probability")
+            }
             JudgeKind::Prompted => {
-                PossibleValue::new("prompted").help("It reads both summaries and says 1 or 2")
+                PossibleValue::new("prompted").help("Reads both summaries and answers 1 or 2")
             }
         })
     }
@@ -65,7 +66,7 @@ impl ValueEnum for Instruction {
     }
 }
 
-/// A value by its name on the command line.
+/// Serialises a value as its name on the command line.
 fn by_name<T: ValueEnum, S: serde::Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(value.to_possible_value().expect("no value is skipped").get_name())
 }
@@ -73,48 +74,48 @@ fn by_name<T: ValueEnum, S: serde::Serializer>(value: &T, serializer: S) -> Resu
 #[derive(Debug, Args, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct DemoArgs {
-    /// dpo (also called sigmoid), ipo, or slic (hinge)
+    /// Loss: dpo (or sigmoid), ipo, or slic (or hinge)
     #[arg(long, value_name = "NAME", alias = "loss-type", default_value = "dpo")]
     loss: String,
-    /// What the judge is asked to look for
+    /// Instruction of the judge: the quality that it prefers in a summary
     #[arg(long, value_name = "NAME", default_value = "accurate")]
     #[serde(serialize_with = "by_name")]
     instruction: Instruction,
-    /// How large a judge
+    /// Size of the judge
     #[arg(long, value_name = "SIZE", default_value = "large")]
     #[serde(serialize_with = "by_name")]
     judge: JudgeSize,
-    /// How it judges
+    /// Kind of the judge
     #[arg(long, value_name = "KIND", default_value = "likelihood")]
     #[serde(serialize_with = "by_name")]
     judge_kind: JudgeKind,
-    /// Training steps
+    /// Number of training steps
     #[arg(long, value_name = "N", alias = "max-steps", default_value_t = 120)]
     steps: usize,
-    /// Seed of the prompts' order and of the samples
+    /// Random seed of the prompt order and sampling
     #[arg(long, value_name = "N", default_value_t = 42)]
     seed: u32,
-    /// Folder that the run, report.html and summary.json are written to
+    /// Run folder, with report.html and summary.json
     #[arg(long, value_name = "RUN", default_value = "demo-run")]
     output_dir: PathBuf,
-    /// Replace the run that is there already
+    /// Replace an existing run in --output-dir
     #[arg(long, alias = "overwrite")]
     #[serde(skip)]
     overwrite_output_dir: bool,
-    /// Go on with the run that is there, from its last checkpoint
+    /// Resume from a checkpoint: its folder, or last for the newest in --output-dir
     #[arg(long, value_name = "PATH|last", num_args = 0..=1, default_missing_value = "last")]
     #[serde(skip)]
     resume_from_checkpoint: Option<String>,
-    /// Highest learning rate
+    /// Peak learning rate
     #[arg(long, value_name = "RATE", help_heading = "Training", default_value_t = 3e-4)]
     learning_rate: f64,
-    /// Strength of the pull towards the starting policy [default: 0.1, slic 0.002]
+    /// Strength of the KL regularisation towards the reference model [default: 0.1; slic: 0.002]
     #[arg(long, value_name = "B", help_heading = "Training")]
     beta: Option<f64>,
-    /// Prompts of a step
+    /// Number of prompts per step
     #[arg(long, value_name = "N", help_heading = "Training", default_value_t = 32)]
     per_device_train_batch_size: usize,
-    /// Posts left out of training that win rates are measured on
+    /// Number of held-out posts on which win rates are measured
     #[arg(long, value_name = "N", default_value_t = 400)]
     held_out: usize,
     #[command(flatten)]
@@ -137,18 +138,18 @@ pub(crate) struct DemoPlan {
     pub config: Value,
 }
 
-/// Points of the curves: how often the policy is put by for the evaluation.
+/// Number of checkpoints, each of which is evaluated: the points of the curves.
 const STAGES: usize = 8;
 
 impl DemoArgs {
     pub fn plan(mut self) -> Result<DemoPlan> {
         if self.overwrite_output_dir && self.resume_from_checkpoint.is_some() {
-            let why = "would delete what --resume-from-checkpoint goes on from: give one of the two";
+            let why = "would delete the run that --resume-from-checkpoint resumes: give one of the two";
             return Err(Error::config("--overwrite-output-dir", why));
         }
         let rate = self.learning_rate;
         ensure(rate > 0.0 && rate.is_finite(), "--learning-rate", rate, "a positive number")?;
-        // IPO's usual 1 wants a log-ratio of half a nat: too little to see within a demo's steps.
+        // With IPO's default of 1 the target log-ratio is half a nat, too little for a visible effect in a demo.
         let beta = self.beta.or((self.loss == "ipo").then_some(0.1));
         let loss = PreferenceLoss::parse(&self.loss, beta.map(|b| b as f32), false)?;
         self.beta = Some(shortest(loss.beta()));
@@ -171,7 +172,7 @@ impl DemoArgs {
             ..AlignOptions::new(loss)
         };
         let config = serde_json::to_value(&self)
-            .map_err(|e| Error::config("arguments", format!("cannot be written down: {e}")))?;
+            .map_err(|e| Error::config("arguments", format!("cannot be written as JSON: {e}")))?;
         let (instruction, judge, judge_kind) = (self.instruction, self.judge, self.judge_kind);
         let held_out = positive("--held-out", self.held_out)?;
         let gpu = self.gpu.plan(false);

@@ -21,84 +21,84 @@ use crate::model::FrozenFormat;
 use crate::model::adapter_storage::ADAPTER_CONFIG;
 use crate::train::run_dir::RUN;
 
-/// Files of the benchmarks' prompts, where a folder is given.
+/// Names of the benchmarks' prompt files, used where a folder is given.
 const QUESTIONS: &str = "question.jsonl";
 const OUTPUTS: &str = "model_outputs.json";
 
-// Everything of a run that is evaluated is in its folder, hence optional here.
+// Model and dataset are optional: with --run they are read from the run folder.
 #[derive(Debug, Args, Serialize)]
 #[command(next_help_heading = "Policies", after_help = PROTOCOL)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct EvalArgs {
-    /// A: folder of a model, a GGUF file, or ORG/NAME[@REVISION] on the hub
+    /// Model A: a folder, a GGUF file, or ORG/NAME[@REVISION] on the Hugging Face Hub
     #[arg(long, value_name = "DIR|NAME", alias = "model-name-or-path")]
     model: Option<PathBuf>,
-    /// LoRA adapter on A's model: a folder, such as RUN/adapter, or ORG/NAME[@REVISION] on the hub
+    /// LoRA adapter of A: a folder, such as RUN/adapter, or ORG/NAME[@REVISION] on the Hugging Face Hub
     #[arg(long, value_name = "DIR|NAME", aliases = ["adapter-path", "adapter-name-or-path"])]
     adapter: Option<PathBuf>,
-    /// A is what the run in this folder trained, compared with what it began with
+    /// Run folder: A is the trained policy, B its starting model
     #[arg(long, value_name = "RUN", conflicts_with_all = ["model", "adapter", "answers"])]
     run: Option<PathBuf>,
-    /// A's answers, generated before: {"prompt","text"} rows as oaif generate writes them, or an AlpacaEval file of outputs
+    /// File of A's responses: {"prompt","text"} rows, as written by oaif generate, or an AlpacaEval output file
     #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "adapter"])]
     answers: Option<PathBuf>,
-    /// B: a model's folder or name; "start", A's model without its adapter or what the run began with; "reference", the
-    /// dataset's answers; or a file of answers [default: start]
+    /// B: a model (folder or name); start for A's model without its adapter or the starting model of --run; reference for the
+    /// reference responses of the dataset; or a file of responses [default: start]
     #[arg(long, value_name = "DIR|NAME|FILE|WORD")]
     against: Option<PathBuf>,
-    /// LoRA adapter on B's model (without --against: on A's model)
+    /// LoRA adapter of B (without --against: on A's model)
     #[arg(long, value_name = "DIR|NAME")]
     against_adapter: Option<PathBuf>,
 
-    /// Prompts that nobody was trained on, as oaif align reads them; on the hub with ORG/NAME[:SPLIT] [default: those of --answers;
-    /// with --run, the rows that it was trained on]
+    /// Held-out prompts, in the formats of oaif align: a file, or ORG/NAME[:SPLIT] on the Hugging Face Hub [default: the
+    /// prompts of --answers; with --run, its evaluation or training rows]
     #[arg(long, value_name = "FILE|NAME", help_heading = "Prompts", aliases = ["eval-dataset", "prompts"])]
     dataset: Option<PathBuf>,
-    /// What --dataset calls its prompt
+    /// Column of the prompt in --dataset
     #[arg(long, value_name = "NAME", help_heading = "Prompts", default_value = "prompt")]
     prompt_column: String,
-    /// What --dataset calls the answer for --against reference
+    /// Column of the reference response in --dataset, for --against reference
     #[arg(long, value_name = "NAME", help_heading = "Prompts", default_value = "reference")]
     reference_column: String,
-    /// Prompts of an AlpacaEval file of outputs (model_outputs.json), which are the reference answers
+    /// Use the prompts of an AlpacaEval output file (model_outputs.json); its outputs are the reference responses
     #[arg(long, value_name = "FILE|DIR", help_heading = "Prompts", conflicts_with = "dataset")]
     alpaca_eval: Option<PathBuf>,
-    /// First turns of MT-Bench's questions (question.jsonl)
+    /// Use the first turns of the MT-Bench questions (question.jsonl)
     #[arg(long, value_name = "FILE|DIR", help_heading = "Prompts", conflicts_with_all = ["dataset", "alpaca_eval"])]
     mt_bench: Option<PathBuf>,
-    /// Prompts of Arena-Hard (question.jsonl)
+    /// Use the prompts of Arena-Hard (question.jsonl)
     #[arg(long, value_name = "FILE|DIR", help_heading = "Prompts", conflicts_with_all = ["dataset", "alpaca_eval", "mt_bench"])]
     arena_hard: Option<PathBuf>,
-    /// Each prompt of --dataset is what a user says: it is put in the model's chat template, as those of the benchmarks are
+    /// Apply the model's chat template: each prompt of --dataset is a user message (always so for the benchmarks)
     #[arg(long, help_heading = "Prompts")]
     chat: bool,
-    /// Most prompts, from the first on
+    /// Maximum number of prompts; the first ones are used
     #[arg(long, value_name = "N", help_heading = "Prompts", default_value_t = 1000)]
     max_prompts: usize,
 
-    /// Folder for eval.json, report.html, the answers and the judgements; the same command goes on with what is there
+    /// Output folder for eval.json, report.html, responses and verdicts; the same command continues an interrupted evaluation
     /// [default: RUN/eval]
     #[arg(long, value_name = "DIR", help_heading = "Output", alias = "output-dir")]
     output: Option<PathBuf>,
-    /// Print eval.json instead of the sentence and the table
+    /// Print eval.json instead of the summary
     #[arg(long, help_heading = "Output")]
     #[serde(skip)]
     json: bool,
-    /// Another judge, for the judges' agreement (Cohen's κ): a .yaml, .toml or .json file of its flags (judge, judge-model, …),
-    /// with paths from the folder that the program is started in
+    /// Second judge, to measure the agreement of the judges (Cohen's κ): a .yaml, .toml or .json file of --judge flags (judge,
+    /// judge-model, …); relative paths start at the working folder
     #[arg(long, value_name = "FILE", help_heading = "Other judgements")]
     #[serde(skip)]
     second_judge: Option<PathBuf>,
-    /// The same of another judge's verdicts on the same pairs: answers.jsonl of another oaif eval, or what oaif judge wrote, a
-    /// line for each pair in their order. Alone, without a policy: the figures of a file of judgements of AlpacaEval
-    /// (annotations.json), MT-Bench (…_pair.jsonl, …_single.jsonl) or Arena-Hard
+    /// File of another judge's verdicts on the same pairs, to measure the agreement: answers.jsonl of another oaif eval, or the
+    /// output of oaif judge, one line per pair in the same order. Without a policy: print the results in a judgement file of
+    /// AlpacaEval (annotations.json), MT-Bench (…_pair.jsonl, …_single.jsonl) or Arena-Hard
     #[arg(long, value_name = "FILE", help_heading = "Other judgements", conflicts_with = "second_judge")]
     judgements: Option<PathBuf>,
-    /// AlpacaEval's df_gamed.csv (dataset tatsu-lab/alpaca_eval on the hub), by which --judgements of its own instructions give
-    /// its length-controlled win rate
+    /// AlpacaEval's df_gamed.csv (from the dataset tatsu-lab/alpaca_eval), to compute its length-controlled win rate from
+    /// --judgements
     #[arg(long, value_name = "FILE", help_heading = "Other judgements", requires = "judgements")]
     alpaca_anchors: Option<PathBuf>,
-    /// Seed of the draws
+    /// Random seed of sampling
     #[arg(long, value_name = "N", help_heading = "Sampling", default_value_t = 42)]
     seed: u32,
     #[command(flatten)]
@@ -131,14 +131,14 @@ pub(crate) struct PolicyFiles {
     pub adapter: Option<PathBuf>,
 }
 
-/// Where one side's answers come from.
+/// Where the responses of one side come from.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Side {
-    /// A policy draws them.
+    /// Sampled from a policy.
     Policy(PolicyFiles),
-    /// They were drawn before.
+    /// Read from a file.
     Answers(PathBuf),
-    /// The dataset has them.
+    /// The reference responses of the dataset.
     Reference,
 }
 
@@ -149,7 +149,7 @@ pub(crate) enum EvalPrompts {
     AlpacaEval(PathBuf),
     MtBench(PathBuf),
     ArenaHard(PathBuf),
-    /// Those that A's answers are to.
+    /// The prompts of A's responses.
     OfAnswers,
 }
 
@@ -158,9 +158,9 @@ pub(crate) enum EvalPrompts {
 pub(crate) struct EvalPlan {
     pub a: Side,
     pub b: Side,
-    /// Whether B is what A was made from.
+    /// Whether B is the starting model of A.
     pub b_is_start: bool,
-    /// The run that made A.
+    /// The run that trained A.
     pub run: Option<PathBuf>,
     pub prompts: EvalPrompts,
     pub chat: bool,
@@ -177,17 +177,17 @@ pub(crate) struct EvalPlan {
     pub gpu: GpuPlan,
     /// The flags with their values.
     pub config: Value,
-    /// What the user should know beforehand.
+    /// Warnings to print before the evaluation.
     pub warnings: Vec<String>,
 }
 
-/// A run that is evaluated.
+/// The run to evaluate.
 struct EvaluatedRun {
     dir: PathBuf,
     trained: PolicyFiles,
     start: PolicyFiles,
     config: Value,
-    /// The folder that its relative paths are of.
+    /// The folder that its relative paths start at.
     begun_in: PathBuf,
     warning: Option<String>,
 }
@@ -195,13 +195,12 @@ struct EvaluatedRun {
 impl EvaluatedRun {
     fn read(dir: &Path) -> Result<EvaluatedRun> {
         let Some(config) = files::read_json_if_present(&dir.join(RUN))? else {
-            let why = format!("holds no run (it has no {RUN}): give the output folder of one to --run");
+            let why = format!("holds no run (it has no {RUN}): give a run folder to --run");
             return Err(Error::file(dir, why));
         };
         let command = config["command"].as_str().unwrap_or("align");
         if !["align", "sft", "dpo"].contains(&command) {
-            let why =
-                format!("is a run of oaif {command}: oaif eval compares what align, sft and dpo trained");
+            let why = format!("is a run of oaif {command}: oaif eval supports runs of align, sft and dpo");
             return Err(Error::file(dir, why));
         }
         let begun_in = config["working_dir"].as_str().map(PathBuf::from).filter(|dir| dir.is_dir());
@@ -226,18 +225,18 @@ impl EvaluatedRun {
                 (None, Some(last)) => (last.clone(), PolicyFiles { model: last, adapter: None }),
                 (None, None) => {
                     let why =
-                        "holds neither a trained model or adapter nor a checkpoint: let the run end first";
+                        "holds no trained model, adapter or checkpoint: wait until the run has saved one";
                     return Err(Error::file(dir, why));
                 }
             };
-            let warning = format!("the run has not ended: A is its last checkpoint, {}", last.display());
+            let warning = format!("the run has not finished: A is its last checkpoint, {}", last.display());
             (trained, Some(warning))
         };
         Ok(EvaluatedRun { dir: dir.to_owned(), trained, start, config, begun_in, warning })
     }
 }
 
-/// A path of a run that was begun in another folder; a name on the hub stays one.
+/// Resolves a path of a run that was started in another folder. Names on the Hub are returned unchanged.
 fn here_or_in(begun_in: &Path, text: &str) -> PathBuf {
     let joined = begun_in.join(text);
     let is_here = std::env::current_dir().is_ok_and(|here| here == begun_in);
@@ -245,13 +244,13 @@ fn here_or_in(begun_in: &Path, text: &str) -> PathBuf {
 }
 
 impl EvalArgs {
-    /// What is asked for where a file of judgements is given and nothing to be judged.
+    /// The plan of `--judgements` without a policy; `None` if a policy is given.
     pub fn judgements_alone(&self) -> Result<Option<JudgementsPlan>> {
         let Some(file) = self.judgements.as_deref() else { return Ok(None) };
         if self.run.is_some() || self.model.is_some() || self.answers.is_some() {
             return Ok(None);
         }
-        // With a file, or with a default.
+        // Flags of this mode, and flags that have a default.
         let known = [
             "judgements",
             "alpaca-anchors",
@@ -262,7 +261,7 @@ impl EvalArgs {
             "base-dtype",
         ];
         if let Some(flag) = first_given(self, &known) {
-            let why = "is of no use to --judgements without a policy: leave it out, or give --run, --model or --answers";
+            let why = "has no effect with --judgements without a policy: leave it out, or give --run, --model or --answers";
             return Err(Error::config(flag, why));
         }
         let anchors = self.alpaca_anchors.as_deref();
@@ -280,7 +279,7 @@ impl EvalArgs {
         let (b, b_is_start) = self.side_b(&a, run.as_ref())?;
         let prompts = self.prompts(&a, run.as_ref(), &mut warnings)?;
         if let Some(run) = &run {
-            // As the run drew.
+            // The run's own sampling settings.
             self.sampling.prefer(&run.config);
         }
         let sampling = self.sampling.plan(0.9, 256)?;
@@ -288,11 +287,14 @@ impl EvalArgs {
             (Some(output), _) => run_dir(output)?,
             (None, Some(run)) => run.dir.join("eval"),
             (None, None) => {
-                return Err(Error::config("--output", "is needed: give the folder for what is found"));
+                return Err(Error::config(
+                    "--output",
+                    "is required without --run: give a folder for the results",
+                ));
             }
         };
         if self.alpaca_anchors.is_some() {
-            let why = "is for --judgements alone: leave it out, or the policy";
+            let why = "is for --judgements without a policy: leave it out, or leave out the policy";
             return Err(Error::config("--alpaca-anchors", why));
         }
         let judge = self.judge.plan()?;
@@ -306,7 +308,7 @@ impl EvalArgs {
             }
         };
         if judge.desk().is_some() && second_judge.as_ref().is_some_and(|judge| judge.desk().is_some()) {
-            return Err(Error::config("--second-judge", "is a person, as --judge is: give another judge"));
+            return Err(Error::config("--second-judge", "is a person, as is --judge: give another judge"));
         }
         Ok(EvalPlan {
             a,
@@ -343,13 +345,13 @@ impl EvalArgs {
             })),
             (_, _, Some(answers)) => Ok(Side::Answers(input_file("--answers", answers)?)),
             _ => {
-                let why = "nothing is there to be evaluated: give --run RUN, --model DIR (with --adapter DIR) or --answers FILE";
+                let why = "there is nothing to evaluate: give --run RUN, --model DIR (with --adapter DIR) or --answers FILE";
                 Err(Error::config("--model", why))
             }
         }
     }
 
-    /// B, and whether it is what A was made from.
+    /// B, and whether it is the starting model of A.
     fn side_b(&self, a: &Side, run: Option<&EvaluatedRun>) -> Result<(Side, bool)> {
         let adapter = self.against_adapter.as_deref();
         let adapter = adapter.map(|dir| adapter_dir("--against-adapter", dir)).transpose()?;
@@ -364,8 +366,8 @@ impl EvalArgs {
                     Ok((Side::Policy(PolicyFiles { adapter: None, ..a.clone() }), true))
                 }
                 _ => {
-                    let why = "is needed: without an adapter or a run A has no start to be compared with; give a model's \
-                               folder, reference, or a file of answers";
+                    let why = "is required: A has no starting model to compare with, since neither an adapter nor a run is \
+                               given; give a model, reference, or a file of responses";
                     Err(Error::config("--against", why))
                 }
             };
@@ -379,7 +381,7 @@ impl EvalArgs {
             return Ok((Side::Policy(PolicyFiles { model, adapter }), false));
         };
         match adapter {
-            Some(_) => Err(Error::config("--against-adapter", "is for a B that is a model: leave it out")),
+            Some(_) => Err(Error::config("--against-adapter", "needs a model as --against: leave it out")),
             None => Ok((side, false)),
         }
     }
@@ -415,7 +417,8 @@ impl EvalArgs {
             return match a {
                 Side::Answers(_) => Ok(EvalPrompts::OfAnswers),
                 _ => {
-                    let why = "is needed: give prompts that nobody was trained on, or --alpaca-eval, --mt-bench or --arena-hard";
+                    let why =
+                        "is required: give held-out prompts, or --alpaca-eval, --mt-bench or --arena-hard";
                     Err(Error::config("--dataset", why))
                 }
             };
@@ -427,18 +430,18 @@ impl EvalArgs {
             return Ok(EvalPrompts::Rows(vec![dataset_file(&held_out)?], columns));
         }
         let Some(rows) = of_run("dataset") else {
-            return Err(Error::config("--dataset", "is needed: the run does not say what it was trained on"));
+            return Err(Error::config("--dataset", "is required: run.json of the run names no dataset"));
         };
         warnings.push(
-            "the prompts are those that the run was trained on: --dataset with others shows whether what it learnt holds for \
-             prompts that it has not seen"
+            "the prompts are those that the run was trained on: use --dataset with held-out prompts to measure how the policy \
+             generalises"
                 .into(),
         );
         Ok(EvalPrompts::Rows(vec![dataset_file(&rows)?], columns))
     }
 }
 
-/// The judge whose flags the file `path` holds, and these flags with their values.
+/// The judge of the flags in the file `path`, and these flags with their values.
 fn second_judge(path: &Path) -> Result<(JudgeConfig, Value)> {
     let flag = "--second-judge";
     let mut args = JudgeArgs::of_file(flag, path)?;

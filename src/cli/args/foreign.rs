@@ -1,7 +1,7 @@
-//! Command lines that were written for other trainers: flags of theirs that are none of ours, and switches with a value.
+//! Command lines written for other trainers: flags that oaif does not have, and switches with a value.
 //!
-//! Flags of the same meaning are aliases of ours. The rest is here: one that asks for what is done anyway is passed over,
-//! any other is refused with what to use instead.
+//! Flags of the same meaning are aliases of oaif's flags. The others are handled here: a flag that requests what oaif does
+//! anyway is ignored, any other is refused with a suggestion.
 
 use std::ffi::OsString;
 
@@ -9,49 +9,58 @@ use clap::{Arg, Command};
 
 use crate::error::{Error, Result};
 
-/// Any value will do.
+/// All values are accepted.
 const ANY: &[&str] = &["*"];
 const OFF: &[&str] = &["false", "none", "no", "0"];
 
-const EVALUATION: &str = "align, dpo and reward are evaluated where --eval-dataset FILE is given, every --eval-steps N; sft \
-                          is not: leave it out, and compare afterwards by `oaif eval`";
-const PRECISION: &str = "arithmetic is in f32, and weights that are not trained keep the 16 bits of their files: leave it \
-                         out (--base-dtype holds them otherwise)";
-const QUANTISED: &str = "leave it out, and hold the base by --base-dtype q8 or q4";
-const SPLIT: &str = "it stands behind the dataset's name: leave it out, and give --dataset ORG/NAME:SPLIT, \
-                     or the split's own file";
-const SUBSET: &str = "it stands behind the dataset's name: leave it out, and give --dataset ORG/NAME:SUBSET or \
+const EVALUATION: &str = "align, dpo and reward evaluate with --eval-dataset FILE, every --eval-steps N; sft does not: leave \
+                          it out, and compare afterwards with `oaif eval`";
+const PRECISION: &str = "arithmetic is in f32, and frozen weights keep the 16-bit format of their files: leave it out (see \
+                         --base-dtype for other formats)";
+const QUANTISED: &str = "is not supported: use --base-dtype q8 or q4";
+const SPLIT: &str = "the split is part of the dataset's name: leave it out, and give --dataset ORG/NAME:SPLIT, \
+                     or the file of the split";
+const SUBSET: &str = "the subset is part of the dataset's name: leave it out, and give --dataset ORG/NAME:SUBSET or \
                       ORG/NAME:SUBSET/SPLIT";
-const HUB: &str = "nothing is uploaded: leave it out, and use `hf upload` on the folder afterwards";
-const ONE_GPU: &str = "a run is trained on one GPU, which --gpu chooses: leave it out";
-const LOGS: &str = "nothing is sent anywhere: leave it out; metrics.jsonl in the run's folder has every step under TRL's \
-                    names, and --report writes a page";
-const REFERENCE: &str = "the reference is the model as it is at the start (or follows the policy, by --sync-ref-model): leave it out";
-const SAMPLER: &str = "answers are sampled by this program itself: leave it out";
+const HUB: &str = "uploads are not supported: leave it out, and use `hf upload` on the folder afterwards";
+const ONE_GPU: &str = "a process trains on one GPU, which --gpu selects: leave it out";
+const LOGS: &str = "logging to other services is not supported: leave it out; metrics.jsonl in the run folder has the metrics \
+                    of every step under TRL's names, and --report writes a page";
+const REFERENCE: &str =
+    "the reference model is the starting model (with --sync-ref-model, it follows the policy): leave it out";
+const SAMPLER: &str = "oaif samples responses itself: leave it out";
 const TEMPLATE: &str = "the model's own chat template is used: leave it out, or put the file into the model's folder as \
                         chat_template.jinja";
-const SAVING: &str = "checkpoints are counted in steps: use --save-steps N (0: only one at the end)";
+const SAVING: &str = "checkpoints are saved every N steps: use --save-steps N (0: only one at the end)";
 
-/// A flag of another trainer, the values that ask for what is done anyway, and what to say to any other.
+/// Flags of other trainers: the name, the values that request what oaif does anyway, and the message for other values.
 const FLAGS: &[(&str, &[&str], &str)] = &[
     (
         "adapter",
         &[],
-        "is the folder of a LoRA adapter, and there is no model here to put one on: leave it out; --gpu chooses a GPU",
+        "is the folder of a LoRA adapter, but this command has no model: leave it out; --gpu selects a GPU",
     ),
     (
         "assistant-only-loss",
         OFF,
-        "whole conversations are learnt: leave it out, or give rows of prompt and completion",
+        "all messages of a conversation are trained on: leave it out, or give rows of prompt and completion",
     ),
-    ("activation-offloading", OFF, "use --gradient-checkpointing, which takes less memory too"),
+    ("activation-offloading", OFF, "is not supported: use --gradient-checkpointing to save memory"),
     ("attn-implementation", ANY, ""),
     ("average-tokens-across-devices", ANY, ""),
-    ("auto-find-batch-size", OFF, "use --dry-run to see what a --per-device-train-batch-size needs"),
+    (
+        "auto-find-batch-size",
+        OFF,
+        "is not supported: use --dry-run to see the memory of a --per-device-train-batch-size",
+    ),
     ("bf16", OFF, PRECISION),
     ("chat-template-path", &[], TEMPLATE),
-    ("completion-only-loss", &["true"], "of rows with a prompt the completion alone is learnt: leave it out"),
-    ("data-seed", &[], "one seed is for the rows' order and for the samples: use --seed"),
+    (
+        "completion-only-loss",
+        &["true"],
+        "rows with a prompt are always trained on the completion only: leave it out",
+    ),
+    ("data-seed", &[], "the order of rows and sampling have one seed: use --seed"),
     ("dataloader-num-workers", ANY, ""),
     ("dataset-config", &[], SUBSET),
     ("dataset-num-proc", ANY, ""),
@@ -61,31 +70,31 @@ const FLAGS: &[(&str, &[&str], &str)] = &[
     ("dataset-train-split", &["train"], SPLIT),
     ("ddp-timeout", ANY, ""),
     ("deepspeed", OFF, ONE_GPU),
-    ("device", &[], "use --gpu, with an index or a name that `oaif doctor` shows"),
+    ("device", &[], "use --gpu, with an index or a name listed by `oaif doctor`"),
     ("device-map", &["auto"], ONE_GPU),
     ("disable-dropout", ANY, ""),
-    ("disable-tqdm", OFF, "there is no bar where standard error is not a terminal: redirect it (2>log)"),
+    ("disable-tqdm", OFF, "the progress bar is only shown in a terminal: redirect standard error (2>log)"),
     ("do-eval", OFF, EVALUATION),
-    ("do-train", &["true"], "training is what this command does: leave it out"),
+    ("do-train", &["true"], "this command always trains: leave it out"),
     (
         "eos-token",
         &[],
-        "the tokenizer's own is used: name another as eos_token in the model's tokenizer_config.json",
+        "the tokenizer's own token is used: set eos_token in the model's tokenizer_config.json for another",
     ),
     ("eval-dataset", &[], EVALUATION),
     ("eval-steps", ANY, ""),
     ("eval-strategy", OFF, EVALUATION),
     ("evaluation-strategy", OFF, EVALUATION),
-    ("f-divergence-type", &["reverse_kl"], "the divergence is the reverse KL's: leave it out"),
+    ("f-divergence-type", &["reverse_kl"], "only reverse_kl is supported: leave it out"),
     ("fp16", OFF, PRECISION),
     ("fsdp", OFF, ONE_GPU),
     ("gradient-checkpointing-kwargs", ANY, ""),
-    ("group-by-length", OFF, "batches are rows in a random order: leave it out"),
+    ("group-by-length", OFF, "batches are made of rows in random order: leave it out"),
     ("hub-model-id", &[], HUB),
     (
         "load-best-model-at-end",
         OFF,
-        "the last step's model is saved; earlier ones are checkpoints: use --save-steps",
+        "the model of the last step is saved: use --save-steps to keep earlier ones as checkpoints",
     ),
     ("load-in-4bit", OFF, QUANTISED),
     ("load-in-8bit", OFF, QUANTISED),
@@ -93,22 +102,22 @@ const FLAGS: &[(&str, &[&str], &str)] = &[
     ("logging-first-step", ANY, ""),
     ("logging-steps", ANY, ""),
     ("logging-strategy", ANY, ""),
-    ("lora-bias", OFF, "LoRA adapters have no biases: leave it out"),
-    ("lora-dropout", OFF, "LoRA adapters are trained without dropout: leave it out, or give 0"),
+    ("lora-bias", OFF, "biases of LoRA adapters are not supported: leave it out"),
+    ("lora-dropout", OFF, "dropout of LoRA adapters is not supported: leave it out, or give 0"),
     (
         "lora-modules-to-save",
         &[],
-        "a LoRA adapter is all that is trained: leave it out, or use --lora-r 0 for all weights",
+        "only the LoRA adapter is trained: leave it out, or use --lora-r 0 to train all weights",
     ),
-    ("lora-task-type", &["causal_lm"], "models continue texts here: leave it out"),
-    ("max-completion-length", &[], "use --max-length, which is for prompt and completion together"),
+    ("lora-task-type", &["causal_lm"], "only causal_lm is supported: leave it out"),
+    ("max-completion-length", &[], "use --max-length, for prompt and completion together"),
     (
         "model-revision",
         &["main"],
-        "it stands behind the model's name: leave it out, and give --model ORG/NAME@REVISION",
+        "the revision is part of the model's name: leave it out, and give --model ORG/NAME@REVISION",
     ),
-    ("missing-eos-penalty", OFF, "the judge's verdict is all that counts: leave it out"),
-    ("neftune-noise-alpha", OFF, "there is no noise on embeddings: leave it out"),
+    ("missing-eos-penalty", OFF, "is not supported, only the judge's verdict counts: leave it out"),
+    ("neftune-noise-alpha", OFF, "noise on embeddings is not supported: leave it out"),
     ("packing", ANY, ""),
     ("pad-token", ANY, ""),
     ("padding-free", ANY, ""),
@@ -120,30 +129,30 @@ const FLAGS: &[(&str, &[&str], &str)] = &[
     ("reference-free", OFF, REFERENCE),
     ("remove-unused-columns", ANY, ""),
     ("reward-model-path", &[], "use --judge reward --judge-model"),
-    ("run-name", &[], "a run is called by its folder: use --output-dir"),
+    ("run-name", &[], "a run is named by its folder: use --output-dir"),
     (
         "save-only-model",
         OFF,
-        "a checkpoint holds what resuming needs: leave it out (--save-steps 0 keeps the last alone)",
+        "checkpoints always include the state for resuming: leave it out (--save-steps 0 saves only one, at the end)",
     ),
-    ("save-safetensors", &["true"], "models are saved as safetensors alone: leave it out"),
+    ("save-safetensors", &["true"], "models are always saved as safetensors: leave it out"),
     ("save-strategy", &["steps"], SAVING),
     ("tf32", ANY, ""),
     ("torch-compile", ANY, ""),
     (
         "truncation-mode",
         &[],
-        "rows that are too long are skipped and counted, not cut: leave it out, or raise --max-length",
+        "rows that are too long are skipped, not truncated: leave it out, or raise --max-length",
     ),
     ("trust-remote-code", ANY, ""),
     ("use-cpu", OFF, ONE_GPU),
-    ("use-dora", OFF, "LoRA adapters have no DoRA: leave it out"),
+    ("use-dora", OFF, "DoRA is not supported: leave it out"),
     ("use-liger-kernel", ANY, ""),
     ("use-vllm", OFF, SAMPLER),
 ];
 
-/// What to say to a flag of another trainer with these values: nothing where what it asks for is done anyway. `None` for a
-/// flag that is not known.
+/// Looks up a flag of another trainer with these values: `Ok` if oaif does what it requests anyway, `Err` with the message
+/// if not. `None` for an unknown flag.
 pub(in crate::unstable::cli) fn answer(name: &str, values: &[String]) -> Option<Result<(), &'static str>> {
     let name = name.replace('_', "-").to_lowercase();
     let (_, done_anyway, instead) = FLAGS.iter().find(|(flag, ..)| *flag == name)?;
@@ -156,10 +165,10 @@ pub(in crate::unstable::cli) fn answer(name: &str, values: &[String]) -> Option<
     Some(if all_done { Ok(()) } else { Err(instead) })
 }
 
-/// `arguments` (the program's name first) without what other trainers' flags add to them.
+/// `arguments` (the program's name first) without the flags of other trainers.
 ///
 /// # Errors
-/// [`Error::Config`] for a flag of another trainer that asks for something else than is done.
+/// [`Error::Config`] for a flag of another trainer that requests something that oaif does not do.
 pub(in crate::unstable::cli) fn translate(
     command: &Command,
     arguments: Vec<OsString>,
@@ -225,7 +234,7 @@ pub(in crate::unstable::cli) fn translate(
     Ok(out)
 }
 
-/// Whether the flag goes by this name.
+/// Whether `name` is the name or an alias of the flag.
 pub(in crate::unstable::cli) fn is_called(arg: &Arg, name: &str) -> bool {
     arg.get_long() == Some(name) || arg.get_all_aliases().unwrap_or_default().contains(&name)
 }
@@ -242,14 +251,14 @@ mod tests {
     }
 
     #[test]
-    fn flags_that_ask_for_what_is_done_anyway_are_passed_over() {
+    fn flags_that_request_the_default_behaviour_are_ignored() {
         let line = "oaif dpo --logging_steps 10 --model m --do_train --lora_dropout 0.0 --bf16 False \
                     --eval_strategy no --beta 1 --save-strategy steps --trust_remote_code";
         assert_eq!(translated(line).unwrap(), "oaif dpo --model m --beta 1");
     }
 
     #[test]
-    fn flags_that_ask_for_something_else_are_refused_with_what_to_use_instead() {
+    fn flags_that_request_other_behaviour_are_refused_with_a_suggestion() {
         for (flags, parts) in [
             ("--logging_dir x", ["--logging-dir", "metrics.jsonl"]),
             ("--bf16", ["--bf16", "--base-dtype"]),
@@ -291,12 +300,12 @@ mod tests {
     }
 
     #[test]
-    fn no_flag_of_ours_is_taken_for_another_trainers() {
+    fn no_flag_of_oaif_is_in_the_table_of_other_trainers() {
         for sub in
             args::command().get_subcommands().filter(|sub| ["align", "sft", "dpo"].contains(&sub.get_name()))
         {
             for (flag, ..) in FLAGS {
-                // What one command has may be missing in another.
+                // Some commands have a flag that others lack.
                 let ours = sub.get_arguments().any(|arg| is_called(arg, flag));
                 let expected =
                     ["adapter", "eval-dataset", "eval-steps", "max-completion-length"].contains(flag);

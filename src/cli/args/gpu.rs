@@ -1,4 +1,4 @@
-//! Which GPU, how it computes, and how weights are held on it.
+//! Flags of the GPU: which one, which kernels, and the format of frozen weights.
 
 use std::path::PathBuf;
 
@@ -17,18 +17,17 @@ use crate::tuning::{self, Tuned};
 #[command(next_help_heading = "GPU")]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct GpuArgs {
-    /// GPU by its index or a part of its name, as `oaif doctor` lists them [default: $OAIF_GPU, else the fastest
-    /// kind]
+    /// GPU: an index or part of a name, as listed by `oaif doctor` [default: $OAIF_GPU, or the fastest kind]
     #[arg(long, value_name = "INDEX|NAME")]
     gpu: Option<String>,
-    /// Level of the kernels: 0 core WebGPU, which runs everywhere; 1 subgroup operations, on processors; 2 frozen float16
-    /// matrices (see --base-dtype) by cooperative matrices (experimental) [default: 1 on processors that have subgroups]
+    /// Kernel tier: 0 for core WebGPU, which runs everywhere; 1 for subgroup operations, on CPUs; 2 for cooperative matrices
+    /// on frozen float16 weights (see --base-dtype; experimental) [default: 1 on CPUs with subgroups, else 0]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(..Tier::ALL.len() as i64))]
     tier: Option<u8>,
-    /// Do not try which kernels are right and fastest, nor use what was found before
+    /// Do not measure which kernels are correct and fastest on this GPU, and ignore cached measurements
     #[arg(long)]
     no_autotune: bool,
-    /// Keep every runtime check of the shaders
+    /// Keep all runtime checks of the shaders
     #[arg(long, hide = true)]
     #[serde(skip)]
     checked: bool,
@@ -42,18 +41,19 @@ pub(crate) struct GpuPlan {
 }
 
 impl GpuPlan {
-    /// Opens it, with the kernels in the shapes that are fastest on it.
+    /// Opens the GPU with the kernel shapes that are fastest on it.
     pub fn open(&self) -> Result<Gpu> {
         self.open_checked().map(|(gpu, ..)| gpu)
     }
 
-    /// As [`GpuPlan::open`], with what was found wrong: the arithmetic that was asked for, and tiles.
+    /// Like [`GpuPlan::open`]; also returns the requested arithmetic if it gives wrong results, and the tuning with its wrong
+    /// tiles.
     pub fn open_checked(&self) -> Result<(Gpu, Option<Arithmetic>, Tuned)> {
         let gpu = Gpu::open(&self.options).wait()?;
         let tuned = self.tune(&gpu)?;
         let wrong = tuning::check_arithmetic(&gpu)?;
         if let Some(wrong) = wrong {
-            warn(format_args!("{wrong} does not work on this GPU: f32 is used instead"));
+            warn(format_args!("{wrong} gives wrong results on this GPU: using f32 instead"));
         }
         Ok((gpu, wrong, tuned))
     }
@@ -65,7 +65,7 @@ impl GpuPlan {
         let tuned = tuning::tune(gpu, cache_dir().as_deref())?;
         if let Some(case) = &tuned.wrong_on_gpu {
             warn(format_args!(
-                "{case} gives wrong results with the kernels for this GPU, so slower ones are used: update the driver"
+                "{case} gives wrong results with the kernels for this GPU: using slower kernels; update the driver"
             ));
         }
         if let Some(warning) = &tuned.warning {
@@ -74,7 +74,7 @@ impl GpuPlan {
         Ok(tuned)
     }
 
-    /// Chooses this rank's of the GPUs of its machine, unless one was asked for.
+    /// Selects this rank's GPU on its machine, unless one was given.
     pub fn choose_for(&mut self, ranks: &Ranks, found: &[GpuSummary]) {
         if self.options.gpu.is_none() && !ranks.is_alone() {
             self.options.gpu = gpu_of(ranks.local(), found);
@@ -82,14 +82,14 @@ impl GpuPlan {
     }
 }
 
-/// Which of the machine's fastest GPUs is that of the rank of this number on it, where there are several.
+/// The index of the GPU for the rank `local` of this machine: its fastest GPUs, in turn. `None` with only one such GPU.
 fn gpu_of(local: usize, found: &[GpuSummary]) -> Option<String> {
     let best = found.iter().map(GpuSummary::preference).min()?;
     let fastest: Vec<&GpuSummary> = found.iter().filter(|gpu| gpu.preference() == best).collect();
     (fastest.len() > 1).then(|| fastest[local % fastest.len()].index.to_string())
 }
 
-/// The user's folder for what can be made again: `OAIF_CACHE`, or the platform's own.
+/// The cache folder: `OAIF_CACHE`, or `oaif` in the platform's cache folder.
 fn cache_dir() -> Option<PathBuf> {
     let folder = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     let platform = || match cfg!(windows) {
@@ -101,7 +101,7 @@ fn cache_dir() -> Option<PathBuf> {
 }
 
 impl GpuArgs {
-    /// How to open the GPU that is asked for.
+    /// How to open the GPU.
     pub fn plan(&self, profile: bool) -> GpuPlan {
         let tier = self.tier.map(|tier| Tier::ALL[tier as usize]);
         let gpu = self.gpu.clone();
@@ -110,13 +110,13 @@ impl GpuArgs {
     }
 }
 
-/// How weights are held on the GPU.
+/// The format of frozen weights on the GPU.
 #[derive(Debug, Args, Serialize)]
 #[command(next_help_heading = "GPU")]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct BaseDtypeArgs {
-    /// How matrices that are not trained are held: f32, bf16, f16, in blocks of integers as q8 or q4, or auto, as the
-    /// model's files have them
+    /// Format of frozen weight matrices on the GPU: f32, bf16, f16, q8 or q4 (blocks of integers), or auto for the format in
+    /// the model's files
     #[arg(
         long,
         value_name = "FORMAT",
@@ -128,7 +128,7 @@ pub(crate) struct BaseDtypeArgs {
 }
 
 impl BaseDtypeArgs {
-    /// `None`: as the files have them.
+    /// `None`: the format of the files.
     pub fn plan(&self) -> Result<Option<FrozenFormat>> {
         match (self.base_dtype.as_str(), FrozenFormat::parse(&self.base_dtype)) {
             ("auto", _) => Ok(None),
@@ -154,7 +154,7 @@ mod tests {
         let two = [gpu(0, "Cpu"), gpu(1, "DiscreteGpu"), gpu(2, "IntegratedGpu"), gpu(3, "DiscreteGpu")];
         let chosen = |local| gpu_of(local, &two);
         assert_eq!([0, 1, 2].map(chosen), ["1", "3", "1"].map(|index| Some(index.to_owned())));
-        assert_eq!(gpu_of(1, &two[..2]), None, "the one that is chosen anyway");
+        assert_eq!(gpu_of(1, &two[..2]), None, "the default GPU");
         assert_eq!(gpu_of(0, &[]), None);
     }
 }

@@ -1,4 +1,4 @@
-//! The rows that a run is evaluated on.
+//! Flags of the evaluation during training.
 
 use std::path::PathBuf;
 
@@ -9,31 +9,30 @@ use super::paths::input_file;
 use super::positive;
 use crate::error::Result;
 
-/// What a run is evaluated on.
+/// Flags of the evaluation on held-out rows.
 #[derive(Debug, Args, Serialize)]
 #[command(next_help_heading = "Evaluation")]
 #[serde(rename_all = "kebab-case")]
 pub(super) struct EvaluationArgs {
-    /// Rows that are not trained on, for an evaluation at the end and after every --eval-steps. In align they are prompts: the
-    /// judge compares the policy's answers with those of the start, answered once at the beginning. In dpo and reward they
-    /// are pairs, of which loss and accuracy are told
+    /// Held-out rows for evaluation at the end and every --eval-steps. align: prompts, whose responses the judge compares with
+    /// those of the starting model; dpo, reward: pairs, for loss and accuracy
     #[arg(long, value_name = "FILE")]
     eval_dataset: Option<PathBuf>,
-    /// Steps between two evaluations [default: one at the end]
+    /// Steps between evaluations [default: one evaluation, at the end]
     #[arg(long, value_name = "N", requires = "eval_dataset")]
     eval_steps: Option<usize>,
-    /// Most rows of --eval-dataset, from the first on [default: 64 in align, 512 in dpo and reward]
+    /// Maximum number of rows of --eval-dataset; the first ones are used [default: align: 64; dpo, reward: 512]
     #[arg(long, value_name = "N", requires = "eval_dataset")]
     max_eval_samples: Option<usize>,
 }
 
-/// Rows that a run is evaluated on.
+/// The rows of the evaluation, checked.
 #[derive(Debug)]
 pub(crate) struct HeldOut {
     pub file: PathBuf,
-    /// How many of them.
+    /// Maximum number of rows.
     pub most: usize,
-    /// Steps between two evaluations; `None`: one at the end.
+    /// Steps between evaluations; `None`: one, at the end.
     pub every: Option<usize>,
 }
 

@@ -1,4 +1,4 @@
-//! Who compares two responses.
+//! Flags of the judge, which compares two responses.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,21 +29,21 @@ use crate::judge::template::JudgeTemplate;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "kebab-case")]
 enum Kind {
-    /// A language model reads both responses and answers "1" or "2"
+    /// A language model that reads both responses and answers "1" or "2"
     Llm,
-    /// The response that a language model finds more probable
+    /// A language model that prefers the response with the higher log-probability
     Likelihood,
-    /// A reward model, such as oaif reward trains
+    /// A reward model, such as one trained by oaif reward
     Reward,
-    /// A simple rule, such as the shorter one
+    /// A simple rule, such as the shorter response
     Rule,
-    /// A program of yours
+    /// Your own program
     Command,
-    /// You: in the terminal; in oaif align also on a page
+    /// A person, in the terminal; in oaif align also on a web page
     Human,
-    /// Several of these, which are asked together
+    /// Several judges, whose verdicts are combined
     Ensemble,
-    /// Servers with OpenAI's API: vLLM, SGLang, Ollama, llama.cpp, …
+    /// A server with the OpenAI API: vLLM, SGLang, Ollama, llama.cpp, …
     #[cfg(feature = "http")]
     #[value(name = "openai")]
     #[serde(rename = "openai")]
@@ -63,9 +63,9 @@ impl ValueEnum for Normalise {
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
         Some(match self {
-            Normalise::Sum => PossibleValue::new("sum").help("log p of the whole response"),
-            Normalise::Token => PossibleValue::new("token").help("log p per token"),
-            Normalise::Character => PossibleValue::new("character").help("log p per character"),
+            Normalise::Sum => PossibleValue::new("sum").help("Log-probability of the whole response"),
+            Normalise::Token => PossibleValue::new("token").help("Log-probability per token"),
+            Normalise::Character => PossibleValue::new("character").help("Log-probability per character"),
         })
     }
 }
@@ -77,8 +77,8 @@ impl ValueEnum for Vote {
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
         Some(match self {
-            Vote::Mean => PossibleValue::new("mean").help("The mean of their probabilities"),
-            Vote::Majority => PossibleValue::new("majority").help("The share of their votes"),
+            Vote::Mean => PossibleValue::new("mean").help("Mean of the judges' probabilities"),
+            Vote::Majority => PossibleValue::new("majority").help("Fraction of the judges' votes"),
         })
     }
 }
@@ -90,71 +90,70 @@ impl ValueEnum for Orders {
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
         Some(match self {
-            Orders::Both => PossibleValue::new("both").help("Each pair both ways round, averaged"),
-            Orders::One => PossibleValue::new("one").help("Only as it comes"),
+            Orders::Both => PossibleValue::new("both").help("Both orders, averaged"),
+            Orders::One => PossibleValue::new("one").help("Only the given order"),
         })
     }
 }
 
-/// How a program judges, for the end of --help, which breaks the lines.
+/// The protocol of `--judge command`, for the end of --help. clap wraps its lines.
 pub(super) const PROTOCOL: &str = concat!(
-    "The program of --judge command is started for each batch of pairs. It reads an object a line on standard input ",
-    "until that ends, prints an object a line on standard output, in any order, and ends with exit code 0:\n\n",
+    "The program of --judge command is started once for each batch of pairs. It reads one JSON object per line from ",
+    "standard input until its end, prints one JSON object per line to standard output, in any order, and exits with code 0:\n\n",
     r#"  reads   {"id": "…", "prompt": "…", "response_1": "…", "response_2": "…"}"#,
     "\n",
     r#"  prints  {"id": "…", "verdict": "1"}"#,
     "\n\n",
-    r#"The id is the pair's own and is given back as it is. The verdict is "1" or "2" for the better response, "tie" or "#,
-    r#""invalid". Optional are "p_first", the probability from 0 to 1 that response 1 is better, and "why", a text."#,
+    r#"The id identifies the pair and is returned unchanged. The verdict is "1" or "2" for the better response, "tie" or "#,
+    r#""invalid". Optional keys: "p_first", the probability (0 to 1) that response 1 is better, and "why", an explanation."#,
 );
 
-// Everything is optional here, so that a flag which the chosen judge does not know is told apart from its
-// default.
+// All flags are optional, to distinguish a flag that was given from its default: flags of other judges are refused.
 #[derive(Debug, Args, Serialize)]
 #[command(next_help_heading = "Judge")]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct JudgeArgs {
-    /// Who compares the responses
+    /// Judge that compares the responses
     #[arg(long, value_name = "KIND")]
     judge: Option<Kind>,
-    /// Folder of the judging model, a GGUF file, or ORG/NAME[@REVISION] on the hub (llm, likelihood,
-    /// reward); the model's name on the server (openai)
+    /// Model of the judge: a folder, a GGUF file, or ORG/NAME[@REVISION] on the Hugging Face Hub (llm, likelihood, reward); its
+    /// name on the server (openai)
     #[arg(long, value_name = "DIR|NAME")]
     judge_model: Option<PathBuf>,
-    /// LoRA adapter of a reward model, with its head (reward)
+    /// LoRA adapter of the reward model, including its head (reward)
     #[arg(long, value_name = "DIR")]
     judge_adapter: Option<PathBuf>,
-    /// Rate responses without the end-of-sequence token after them: as the model was trained (reward)
+    /// Score responses without an end-of-sequence token, for a reward model that was trained without it (reward)
     #[arg(long)]
     judge_no_append_eos: bool,
-    /// llm: summarisation, helpfulness, helpfulness-short, helpfulness-very-short, harmlessness, or a file with
-    /// {{ prompt }}, {{ response_1 }} and {{ response_2 }} [default: helpfulness]. likelihood: a file or a text,
-    /// put before each response [default: "{{ prompt }}"]
+    /// Template of the judge's prompt. llm, openai: summarisation, helpfulness, helpfulness-short, helpfulness-very-short,
+    /// harmlessness, or a file with {{ prompt }}, {{ response_1 }} and {{ response_2 }} [default: helpfulness]. likelihood: a
+    /// file or a text, placed before each response [default: "{{ prompt }}"]
     #[arg(long, value_name = "NAME|FILE|TEXT", allow_hyphen_values = true)]
     judge_template: Option<String>,
-    /// What the template's {{ instruction }} says (llm, likelihood)
+    /// Text of {{ instruction }} in the template (llm, likelihood, openai)
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     judge_instruction: Option<String>,
-    /// What likelihood compares [default: sum]
+    /// Normalisation of the log-probabilities that are compared (likelihood) [default: sum]
     #[arg(long, value_name = "BY")]
     judge_normalise: Option<Normalise>,
-    /// shorter, longer, contains:REGEX, not-contains:REGEX, more:REGEX or starts-with:TEXT (rule)
+    /// Rule: shorter, longer, contains:REGEX, not-contains:REGEX, more:REGEX or starts-with:TEXT (rule)
     #[arg(long, value_name = "RULE")]
     judge_rule: Option<String>,
-    /// Command line that reads pairs and prints verdicts as JSON lines (command)
+    /// Command line of a program that reads pairs and prints verdicts as JSON lines (command)
     #[arg(long, value_name = "CMD")]
     judge_command: Option<String>,
-    /// Longest time for a batch of pairs (command), for a request (openai) [default: 60]
+    /// Timeout for a batch of pairs (command) or a request (openai) [default: 60]
     #[arg(long, value_name = "SECONDS")]
     judge_timeout: Option<f64>,
-    /// Orders in which a pair is shown (llm, openai) [default: both]
+    /// Orders in which a pair is presented to the judge (llm, openai) [default: both]
     #[arg(long, value_name = "ORDERS")]
     judge_orders: Option<Orders>,
-    /// A judge of the ensemble: a .yaml, .toml or .json file that holds its --judge flags under their names, with paths from the
-    /// folder that the program is started in; once for each (ensemble)
+    /// Judge of the ensemble: a .yaml, .toml or .json file of its --judge flags (judge, judge-model, …); relative paths start at
+    /// the working folder; repeat it for each judge (ensemble)
     #[arg(long, value_name = "FILE")]
     judge_member: Vec<PathBuf>,
-    /// How the judges' verdicts become one, whose probability tells how far they are at odds (ensemble) [default: mean]
+    /// How the judges' verdicts are combined into one probability (ensemble) [default: mean]
     #[arg(long, value_name = "HOW")]
     judge_vote: Option<Vote>,
     #[cfg(feature = "http")]
@@ -164,7 +163,7 @@ pub(crate) struct JudgeArgs {
 }
 
 impl JudgeArgs {
-    /// What it reads, by its flags.
+    /// The files and folders that the judge reads, with their flags.
     pub fn inputs(&self) -> Vec<(&'static str, Option<&Path>)> {
         let template = self.judge_template.as_deref().map(Path::new);
         let own = [
@@ -178,10 +177,10 @@ impl JudgeArgs {
 
     pub fn plan(&mut self) -> Result<JudgeConfig> {
         let Some(kind) = self.judge else {
-            let why = "nobody is named to compare the responses: give --judge llm, --judge likelihood or --judge reward (with \
+            let why = "no judge is given: use --judge llm, --judge likelihood or --judge reward (with \
                        --judge-model DIR), --judge openai (with --judge-url URL), --judge rule (with \
-                       --judge-rule RULE), --judge command (with --judge-command CMD), --judge human, or several by --judge \
-                       ensemble (with --judge-member FILE)";
+                       --judge-rule RULE), --judge command (with --judge-command CMD), --judge human, or --judge \
+                       ensemble (with --judge-member FILE, for each judge)";
             return Err(Error::config("--judge", why));
         };
         self.refuse_flags_of_others(kind)?;
@@ -216,7 +215,7 @@ impl JudgeArgs {
         }
         let members = self.judge_member.iter().map(|file| member(file)).collect::<Result<Vec<_>>>()?;
         if members.iter().filter(|member| member.desk().is_some()).count() > 1 {
-            let why = "names --judge human twice: there is one terminal, and one page";
+            let why = "gives --judge human twice: there is only one terminal and one page";
             return Err(Error::config("--judge-member", why));
         }
         Ok(JudgeConfig::Ensemble { vote: *self.judge_vote.get_or_insert_default(), members })
@@ -245,7 +244,7 @@ impl JudgeArgs {
         Ok(JudgeConfig::Llm { model, template, orders })
     }
 
-    /// What a judge that answers "1" or "2" reads.
+    /// The template of a judge that answers "1" or "2".
     fn template(&mut self) -> Result<JudgeTemplate> {
         let name = self.judge_template.get_or_insert_with(|| "helpfulness".into());
         let path = Path::new(name.as_str());
@@ -283,10 +282,10 @@ impl JudgeArgs {
         use Kind::*;
         #[cfg(feature = "http")]
         if let Some(flag) = first_given(&self.openai, &[]).filter(|_| kind != OpenAi) {
-            let wanted = format!("of use to --judge {}: it belongs to --judge openai", kind.name());
+            let wanted = format!("for --judge {}: it belongs to --judge openai", kind.name());
             ensure(false, &flag, "this flag", &wanted)?;
         }
-        // Without it no flag is a server's.
+        // Without the feature there are no flags of servers.
         #[cfg(not(feature = "http"))]
         const SERVERS: Kind = Llm;
         #[cfg(feature = "http")]
@@ -309,20 +308,20 @@ impl JudgeArgs {
             let mut names: Vec<String> = owners.iter().map(|kind| kind.name()).collect();
             names.dedup();
             let owned = names.join(" or ");
-            let wanted = format!("of use to --judge {}: it belongs to --judge {owned}", kind.name());
+            let wanted = format!("for --judge {}: it belongs to --judge {owned}", kind.name());
             ensure(!given || owners.contains(&kind), flag, "this flag", &wanted)?;
         }
         Ok(())
     }
 }
 
-/// The names of the flags that say who judges, and how.
+/// The names of the judge's flags.
 pub(crate) fn flags_of_judges() -> Vec<String> {
     flag_names::<JudgeArgs>()
 }
 
 impl JudgeArgs {
-    /// What is in a file of a judge's flags, which `flag` names.
+    /// Reads a file of a judge's flags, which was given with `flag`.
     pub fn of_file(flag: &str, file: &Path) -> Result<JudgeArgs> {
         let command = JudgeArgs::augment_args(clap::Command::new("judge"));
         let flags =
@@ -330,7 +329,7 @@ impl JudgeArgs {
         let given = command.try_get_matches_from(std::iter::once("judge".into()).chain(flags));
         let parsed = given.and_then(|given| JudgeArgs::from_arg_matches(&given));
         parsed.map_err(|error| {
-            // Without the rest of what clap has to say.
+            // The first line of clap's message.
             let text = error.to_string();
             let why = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
             Error::config(format!("{flag} {}", file.display()), why)
@@ -344,15 +343,15 @@ fn member(file: &Path) -> Result<JudgeConfig> {
     let refuse = |why: String| Error::config(format!("{flag} {}", file.display()), why);
     let mut args = JudgeArgs::of_file(flag, file)?;
     if args.judge == Some(Kind::Ensemble) {
-        return Err(refuse("is an ensemble itself: name its judges beside the others".into()));
+        return Err(refuse("is an ensemble itself: give its judges as members of this ensemble".into()));
     }
     args.plan().map_err(|error| refuse(error.to_string()))
 }
 
-/// A time in seconds above 0.
+/// Parses a positive number of seconds.
 pub(super) fn seconds_of(flag: &str, seconds: f64) -> Result<Duration> {
     let time = Duration::try_from_secs_f64(seconds).ok().filter(|time| !time.is_zero());
-    time.ok_or_else(|| Error::config(flag, format!("{seconds} is no time in seconds above 0")))
+    time.ok_or_else(|| Error::config(flag, format!("{seconds} is not a number of seconds above 0")))
 }
 
 fn needed<'a, T>(value: &'a Option<T>, who: &str, flag: &str) -> Result<&'a T> {

@@ -1,4 +1,4 @@
-//! The LoRA adapter that is trained.
+//! Flags of the LoRA adapter to train.
 
 use clap::Args;
 use serde::Serialize;
@@ -7,33 +7,33 @@ use super::ensure;
 use crate::error::{Error, Result};
 use crate::model::lora::{LoraConfig, LoraTargets};
 
-/// The rank that TRL takes where none is given.
+/// TRL's default rank.
 const USUAL_RANK: usize = 16;
 
 #[derive(Debug, Args, Serialize)]
 #[command(next_help_heading = "LoRA")]
 #[serde(rename_all = "kebab-case")]
 pub(super) struct LoraArgs {
-    /// Rank of the LoRA adapter to train; 0: train all weights [default: 0]
+    /// Rank of the LoRA adapter to train; 0 trains all weights [default: 0]
     #[arg(long, value_name = "R", alias = "lora-rank")]
     lora_r: Option<usize>,
-    /// TRL's switch for --lora-r 16
+    /// The same as --lora-r 16 (TRL's name)
     #[arg(long, hide = true)]
     #[serde(skip)]
     use_peft: bool,
-    /// What the LoRA adapter adds is scaled by alpha / r [default: 2 r]
+    /// Scale of the LoRA term: it is multiplied by alpha / r [default: 2 r]
     #[arg(long, value_name = "ALPHA")]
     lora_alpha: Option<f64>,
-    /// Modules that get one, by the names of the model's family, such as q_proj,v_proj [default: all-linear]
+    /// Modules to adapt, by their names in the model, such as q_proj,v_proj [default: all-linear]
     #[arg(long, value_name = "NAMES", value_delimiter = ',', num_args = 1..)]
     lora_target_modules: Vec<String>,
-    /// What it adds is scaled by alpha / √r instead
+    /// Multiply the LoRA term by alpha / √r instead of alpha / r (rank-stabilised LoRA)
     #[arg(long)]
     use_rslora: bool,
 }
 
 impl LoraArgs {
-    /// The adapter to begin with, unless one is `given` that brings its own settings.
+    /// The settings of a new adapter. `given`: an existing adapter is given, which has its own settings.
     pub(super) fn plan(&mut self, given: bool) -> Result<Option<LoraConfig>> {
         if self.use_peft {
             self.lora_r.get_or_insert(USUAL_RANK);
@@ -46,15 +46,15 @@ impl LoraArgs {
         ];
         if let Some((flag, _)) = flags.iter().find(|(_, set)| *set) {
             if given {
-                let why = "is said by the LoRA adapter that --adapter goes on with: leave one of the two out";
+                let why = "is set by the LoRA adapter given with --adapter: leave out one of the two";
                 return Err(Error::config(*flag, why));
             }
             if self.lora_r.is_none() {
-                let why = "needs --lora-r R, without which all weights are trained and there is no adapter";
+                let why = "needs --lora-r R: without it all weights are trained and there is no adapter";
                 return Err(Error::config(*flag, why));
             }
         }
-        // An explicit 0 switches off the adapter that a configuration describes, so its other flags are no mistake.
+        // An explicit 0 switches off the adapter of a configuration file, so its other LoRA flags are no error.
         let rank = *self.lora_r.get_or_insert(0);
         if rank == 0 {
             return Ok(None);

@@ -1,4 +1,4 @@
-//! What is learnt: the loss on pairs, the policy gradient, and the reference model.
+//! Flags of the losses: the loss on pairs, the policy gradient, and the reference model.
 
 use clap::Args;
 use serde::Serialize;
@@ -15,41 +15,39 @@ use crate::train::{Advantage, PolicyLoss, TokenWeights};
 #[command(next_help_heading = "Loss")]
 #[serde(rename_all = "kebab-case")]
 pub(super) struct LossArgs {
-    /// Loss, or several that are added up, such as dpo,sft: dpo (also called sigmoid), ipo, slic (hinge), robust, exo_pair,
-    /// nca_pair, bco_pair, sppo_hard, aot, aot_unpaired, apo_zero, apo_down, discopop, sigmoid_norm, kto, rdpo; without
-    /// reference simpo, cpo, orpo; and sft, the negative log-likelihood of the chosen response. In align also xpo, where the
-    /// second answer of each prompt is the reference's, and rloo and grpo, policy gradients on the judge's scores, or on how
-    /// often a response wins
+    /// Loss, or a sum of losses such as dpo,sft. With a reference model: dpo (or sigmoid), ipo, slic (or hinge), robust,
+    /// exo_pair, nca_pair, bco_pair, sppo_hard, aot, aot_unpaired, apo_zero, apo_down, discopop, sigmoid_norm, kto, rdpo;
+    /// without: simpo, cpo, orpo, and sft (negative log-likelihood of the chosen response). align only: xpo (one response of
+    /// each pair is sampled from the reference model), and rloo and grpo (policy gradients on the judge's scores or win rates)
     #[arg(long, value_name = "NAMES", alias = "loss-type", value_delimiter = ',', num_args = 1.., default_value = "dpo")]
     #[serde(serialize_with = "joined")]
     loss: Vec<String>,
-    /// What each of several losses is multiplied by [default: 1 each]
+    /// Weights of the losses, in the order of --loss [default: 1 each]
     #[arg(long, value_name = "WEIGHTS", value_delimiter = ',', num_args = 1..)]
     loss_weights: Vec<f64>,
-    /// Strength of the pull towards the starting model; one for all losses [default: that of the first: 0.1, ipo 1, slic
-    /// 0.002]
+    /// Strength of the KL regularisation towards the reference model, for all losses [default: that of the first loss: 0.1;
+    /// ipo: 1; slic: 0.002]
     #[arg(long, value_name = "B")]
     beta: Option<f64>,
-    /// ipo: average log-probabilities over tokens rather than sum them
+    /// ipo: average log-probabilities over tokens instead of summing them
     #[arg(long)]
     ipo_average_tokens: bool,
-    /// Chance that a label is wrong, at least 0 and below 0.5: robust corrects for it, others soften their labels by it
-    /// [default: 0, exo_pair 0.001]
+    /// Label smoothing: the probability that a label is wrong, at least 0 and below 0.5 [default: 0; exo_pair: 0.001]
     #[arg(long, value_name = "SHARE")]
     label_smoothing: Option<f64>,
-    /// Multiply each pair's loss by how likely the policy is to write its responses (WPO)
+    /// Weight each pair's loss by the policy's probability of its responses (WPO)
     #[arg(long)]
     use_weighting: bool,
-    /// What tokens beyond the length of a pair's shorter response count, 0 to 1 (LD-DPO) [default: 1]
+    /// Weight, 0 to 1, of the tokens beyond the length of the pair's shorter response (LD-DPO) [default: 1]
     #[arg(long, value_name = "A")]
     ld_alpha: Option<f64>,
-    /// Add this times the negative log-likelihood of the chosen response (RPO) [default: 0]
+    /// Weight of an added negative log-likelihood of the chosen response (RPO) [default: 0]
     #[arg(long, value_name = "A")]
     rpo_alpha: Option<f64>,
     /// discopop: temperature of the mixture of its two losses [default: 0.05]
     #[arg(long, value_name = "T")]
     discopop_tau: Option<f64>,
-    /// simpo: the margin that is aimed at [default: 0.5]
+    /// simpo: target reward margin [default: 0.5]
     #[arg(long, value_name = "G")]
     simpo_gamma: Option<f64>,
     /// cpo: weight of the negative log-likelihood of the chosen response [default: 1]
@@ -61,15 +59,15 @@ pub(super) struct LossArgs {
     /// kto: weight of rejected responses [default: 1]
     #[arg(long, value_name = "W")]
     undesirable_weight: Option<f64>,
-    /// rdpo: what each token counts that a response is longer [default: 0.01]
+    /// rdpo: length penalty per token of difference in length [default: 0.01]
     #[arg(long, value_name = "A")]
     rdpo_alpha: Option<f64>,
-    /// xpo (align): what the log-probability of the reference's answer counts [default: 0.00001]
+    /// xpo (align): weight of the log-probability of the reference model's response [default: 0.00001]
     #[arg(long, value_name = "A")]
     xpo_alpha: Option<f64>,
 }
 
-/// Names as the flag has them.
+/// Serialises names in the form of the flag, separated by commas.
 fn joined<S: serde::Serializer>(names: &[String], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&names.join(","))
 }
@@ -113,28 +111,29 @@ impl LossArgs {
     }
 }
 
-/// What `align` asks of a policy gradient, `--loss rloo` or `grpo`.
+/// The policy gradients of `align`, `--loss rloo` and `grpo`.
 #[derive(Debug, Args, Serialize)]
 #[command(next_help_heading = "Loss")]
 #[serde(rename_all = "kebab-case")]
 pub(super) struct PolicyLossArgs {
-    /// rloo, grpo: how far the ratio of the policy to the one that drew a token may fall below 1 [default: 0.2]
+    /// rloo, grpo: lower clipping range: the probability ratio is clipped at 1 - E [default: 0.2]
     #[arg(long, value_name = "E")]
     epsilon: Option<f64>,
-    /// rloo, grpo: how far it may rise above 1 [default: epsilon]
+    /// rloo, grpo: upper clipping range: the probability ratio is clipped at 1 + E [default: the value of --epsilon]
     #[arg(long, value_name = "E")]
     epsilon_high: Option<f64>,
-    /// grpo: divide advantages by the scores' standard deviation over a prompt's responses, or not [default: group]
+    /// grpo: scaling of advantages: group divides them by the standard deviation of the scores of a prompt's responses, none
+    /// does not [default: group]
     #[arg(long, value_name = "group|none")]
     scale_rewards: Option<String>,
-    /// rloo, grpo: the loss is the mean over all tokens, over responses of their tokens' means, or over responses of their
-    /// tokens' sums [default: sum, grpo token]
+    /// rloo, grpo: aggregation of the loss: the mean over all tokens (token), or over responses of the mean (response) or the
+    /// sum (sum) over their tokens [default: rloo: sum; grpo: token]
     #[arg(long, value_name = "token|response|sum")]
     token_weights: Option<String>,
 }
 
 impl PolicyLossArgs {
-    /// The policy gradient that the loss names, if it names one.
+    /// The policy gradient that `--loss` names, if any.
     pub(super) fn named(loss: &LossArgs) -> Result<Option<PolicyLoss>> {
         let usual = |name: &String| match name.as_str() {
             "rloo" => Some(PolicyLoss::rloo()),
@@ -143,7 +142,8 @@ impl PolicyLossArgs {
         };
         match (loss.loss.iter().find_map(usual), loss.loss.len()) {
             (Some(usual), 2..) => {
-                let why = format!("{} stands alone: it is added to no other loss", usual.name());
+                let why =
+                    format!("{} cannot be combined with other losses: leave the others out", usual.name());
                 Err(Error::config("--loss", why))
             }
             (found, _) => Ok(found),
@@ -153,12 +153,12 @@ impl PolicyLossArgs {
     pub(super) fn plan(&mut self, usual: PolicyLoss, loss: &mut LossArgs) -> Result<PolicyLoss> {
         let name = usual.name();
         if let Some(flag) = first_given(loss, &["loss", "beta"]) {
-            let why = format!("is for losses on pairs, and this is {name}: leave it out");
+            let why = format!("is for losses on pairs, and the loss is {name}: leave it out");
             return Err(Error::config(flag, why));
         }
         let advantage = match (self.scale_rewards.as_deref(), usual.advantage) {
             (Some(_), Advantage::LeaveOneOut) => {
-                let why = "is for the loss grpo: rloo does not scale its scores";
+                let why = "is for the loss grpo, rloo does not scale advantages: leave it out";
                 return Err(Error::config("--scale-rewards", why));
             }
             (None | Some("group"), usual) => usual,
@@ -200,7 +200,7 @@ impl PolicyLossArgs {
         Ok(planned)
     }
 
-    /// Refuses what a loss on pairs has no use for.
+    /// Refuses flags of policy gradients for a loss on pairs.
     pub(super) fn refuse(&self) -> Result<()> {
         match first_given(self, &[]) {
             None => Ok(()),
@@ -209,7 +209,7 @@ impl PolicyLossArgs {
     }
 }
 
-/// The names of the flags that say what the loss is.
+/// The names of the loss's flags.
 pub(crate) fn flags_of_losses() -> Vec<String> {
     let mut flags = flag_names::<LossArgs>();
     flags.extend(flag_names::<PolicyLossArgs>());
@@ -221,13 +221,14 @@ pub(crate) fn flags_of_losses() -> Vec<String> {
 #[command(next_help_heading = "Loss")]
 #[serde(rename_all = "kebab-case")]
 pub(super) struct ReferenceArgs {
-    /// Let the reference model follow the policy (TR-DPO); where all weights are trained
+    /// Update the reference model towards the policy during training (TR-DPO); needs training of all weights
     #[arg(long)]
     sync_ref_model: bool,
-    /// How far it moves towards the policy each time: above 0, and with 1 it becomes the policy [default: 0.6]
+    /// Weight of the policy in each update of the reference model: above 0 and at most 1, where 1 copies the policy [default:
+    /// 0.6]
     #[arg(long, value_name = "A", requires = "sync_ref_model")]
     ref_model_mixup_alpha: Option<f64>,
-    /// Steps between two moves [default: 512]
+    /// Steps between updates of the reference model [default: 512]
     #[arg(long, value_name = "N", requires = "sync_ref_model")]
     ref_model_sync_steps: Option<usize>,
 }
@@ -237,7 +238,7 @@ impl ReferenceArgs {
         if !self.sync_ref_model {
             return Ok(None);
         }
-        // TRL's.
+        // TRL's defaults.
         let alpha = *self.ref_model_mixup_alpha.get_or_insert(0.6);
         let steps = *self.ref_model_sync_steps.get_or_insert(512);
         let usable = alpha as f32 > 0.0 && alpha <= 1.0;

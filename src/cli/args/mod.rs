@@ -1,5 +1,5 @@
-//! The commands' flags, and what they ask for: `plan()` turns them into the library's own options, every value
-//! checked, and leaves reading, building and running to the command.
+//! The commands and their flags. `plan()` checks every value and turns the flags into the library's options; the
+//! commands do the reading, building and running.
 
 mod bench;
 #[cfg(feature = "demo")]
@@ -57,53 +57,53 @@ use crate::error::{Error, Result};
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub command: Command,
-    /// Print warnings, errors and results alone: no progress, no summary
+    /// Print only warnings, errors and results: no progress, no summary
     #[arg(long, global = true, help_heading = "Output")]
     pub quiet: bool,
-    /// Format of standard error
+    /// Format of the messages on standard error
     #[arg(long, global = true, help_heading = "Output", value_enum, value_name = "FORMAT", default_value_t)]
     pub log: Format,
 }
 
-/// What to do.
+/// The commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// See it work: align the small policy that the program carries, by its own judges, with a report at the end
+    /// Run a demonstration: align a small built-in model with a built-in judge, and write a report
     #[cfg(feature = "demo")]
     Demo(Box<demo::DemoArgs>),
-    /// Align a model online: prompts → samples → judge → loss → update
+    /// Train with online feedback: sample responses, judge them, update the policy
     Align(Box<train::AlignArgs>),
-    /// Train on the next token of {"text"} or {"prompt","completion"} rows
+    /// Supervised fine-tuning on {"text"}, {"messages"} or {"prompt","completion"} rows
     Sft(Box<train::SftArgs>),
-    /// Train on given preferences, {"prompt","chosen","rejected"} rows
+    /// Offline preference optimisation (DPO and others) on {"prompt","chosen","rejected"} rows
     Dpo(Box<train::DpoArgs>),
-    /// Train a reward model on given preferences, {"prompt","chosen","rejected"} rows
+    /// Train a reward model on {"prompt","chosen","rejected"} rows
     Reward(Box<train::RewardArgs>),
-    /// Sample from a model
+    /// Generate responses with a model
     Generate(Box<tools::GenerateArgs>),
-    /// Talk with a model
+    /// Chat with a model in the terminal
     Chat(Box<tools::ChatArgs>),
-    /// Log-probabilities of {"prompt","completion"} rows
+    /// Compute the log-probabilities of {"prompt","completion"} rows
     Score(Box<tools::ScoreArgs>),
-    /// Judge {"prompt","response_1","response_2"} rows
+    /// Compare the responses of {"prompt","response_1","response_2"} rows with a judge
     Judge(Box<tools::JudgePairsArgs>),
-    /// Compare a policy with its start, another policy or reference answers, by a judge: win rate with interval, a report
+    /// Compare a policy with its starting model, another model or reference responses: win rate, confidence interval, report
     Eval(Box<eval::EvalArgs>),
-    /// Merge a LoRA adapter into its model, or store a model in another float format
+    /// Merge a LoRA adapter into its model, or convert a model to another format (safetensors, GGUF)
     Export(Box<tools::ExportArgs>),
-    /// List the families of models that run, and the models in the hub's cache
+    /// List the supported model families and the models in the Hugging Face cache
     Models(Box<tools::ModelsArgs>),
-    /// Show the GPUs and test the kernels on one
+    /// List the GPUs and test the kernels on one of them
     Doctor(Box<tools::DoctorArgs>),
-    /// Time kernels and steps on a GPU beside its measured ceilings
+    /// Benchmark kernels and training steps, relative to the GPU's measured peak rates
     Bench(Box<bench::BenchArgs>),
-    /// Print a script that completes commands and flags in a shell
+    /// Print a shell completion script
     Completions(tools::CompletionsArgs),
-    /// Write man pages into a folder
+    /// Write man pages to a folder
     Man(tools::ManArgs),
 }
 
-/// Flags that have a letter, in all commands that have the flag.
+/// The one-letter forms of flags, in all commands that have the flag.
 const LETTERS: [(&str, char); 10] = [
     ("model", 'm'),
     ("dataset", 'd'),
@@ -117,26 +117,26 @@ const LETTERS: [(&str, char); 10] = [
     ("quiet", 'q'),
 ];
 
-/// The commands and flags. The names of flags may also be written with underscores, as in scripts for other trainers.
+/// The commands and flags. Flag names are also accepted with underscores, as in scripts for other trainers.
 pub(crate) fn command() -> clap::Command {
     let lenient = |arg: clap::Arg| {
         let own = arg.get_long().into_iter().map(str::to_owned);
         let aliases = arg.get_all_aliases().unwrap_or_default().into_iter().map(str::to_owned);
         let names: Vec<String> = own.chain(aliases).collect();
-        // "-1" is a value of the flag before it, be it a good one or not.
+        // "-1" is the value of the flag before it, valid or not.
         let takes_value = arg.get_action().takes_values();
         let arg = if takes_value { arg.allow_negative_numbers(true) } else { arg };
         let letter = LETTERS.iter().find(|(long, _)| arg.get_long() == Some(long));
         let arg = letter.map_or(arg.clone(), |(_, letter)| arg.short(*letter));
         names.into_iter().filter(|name| name.contains('-')).fold(arg, |arg, name| {
-            // clap wants names that live as long as the program; there are a hundred, made once.
+            // clap needs names of static lifetime; about a hundred are leaked, once.
             arg.alias(&*name.replace('-', "_").leak())
         })
     };
     Cli::command().mut_args(lenient).mut_subcommands(|sub| examples::add(sub.mut_args(lenient)))
 }
 
-/// The usage error about `flag`: it is `found`, not what it should be.
+/// A usage error: the value `found` of `flag` is not `expected`.
 fn unusable<T>(flag: &str, found: impl Display, expected: &str) -> Result<T> {
     Err(Error::config(flag, format!("{found} is not {expected}")))
 }
@@ -145,12 +145,12 @@ fn ensure(ok: bool, flag: &str, found: impl Display, expected: &str) -> Result<(
     if ok { Ok(()) } else { unusable(flag, found, expected) }
 }
 
-/// The shortest number that is this f32, not its binary expansion.
+/// The f64 of the shortest decimal text of an f32, rather than its binary expansion.
 fn shortest(value: f32) -> f64 {
     value.to_string().parse().expect("a float's own text")
 }
 
-/// Far above any use, and small enough that a product of three of them is no overflow.
+/// An upper limit of counts: far above any use, and small enough that a product of three does not overflow.
 const LARGEST_COUNT: usize = 1_000_000;
 
 fn positive(flag: &str, value: usize) -> Result<usize> {
@@ -164,7 +164,8 @@ fn flag_names<A: clap::Args>() -> Vec<String> {
     group.get_arguments().filter_map(|arg| arg.get_long().map(str::to_owned)).collect()
 }
 
-/// The first of these flags that is given, except those named: one is not given whose value is absent, false or an empty list.
+/// The first flag that is given, except those in `but`. A flag counts as not given if its value is null, false or an empty
+/// list.
 fn first_given(args: &impl Serialize, but: &[&str]) -> Option<String> {
     let Ok(Value::Object(flags)) = serde_json::to_value(args) else { unreachable!("flags of plain values") };
     let is_given = |value: &Value| match value {

@@ -1,4 +1,4 @@
-//! How judges are reached over HTTP.
+//! Flags of judges over HTTP.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -19,90 +19,92 @@ impl ValueEnum for Api {
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
         Some(match self {
-            Api::Chat => PossibleValue::new("chat").help("The template is a user's message"),
-            Api::Completions => PossibleValue::new("completions").help("The template is continued as it is"),
+            Api::Chat => PossibleValue::new("chat").help("Send the template as a user message"),
+            Api::Completions => {
+                PossibleValue::new("completions").help("Send the template as a text to continue")
+            }
         })
     }
 }
 
-// Everything is optional, so that a flag which is given is told apart from its default.
+// All flags are optional, to distinguish a flag that was given from its default.
 #[derive(Debug, Default, Args, Serialize)]
 #[command(next_help_heading = "Judge over HTTP (--judge openai)")]
 #[serde(rename_all = "kebab-case")]
 pub(super) struct OpenAiArgs {
-    /// Address of a server, such as http://localhost:8000/v1; given several times, all are asked
+    /// URL of a server, such as http://localhost:8000/v1; repeat it to distribute requests over several servers
     #[arg(long, value_name = "URL")]
     judge_url: Vec<String>,
-    /// Endpoint [default: chat]
+    /// API endpoint [default: chat]
     #[arg(long, value_name = "API")]
     judge_api: Option<Api>,
-    /// System message before the template (chat)
+    /// System message (with --judge-api chat)
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     judge_system: Option<String>,
-    /// Environment variable that holds the server's key [default: OPENAI_API_KEY]
+    /// Environment variable with the API key [default: OPENAI_API_KEY]
     #[arg(long, value_name = "NAME", conflicts_with = "judge_key_file")]
     judge_key_env: Option<String>,
-    /// File that holds it
+    /// File with the API key
     #[arg(long, value_name = "FILE")]
     judge_key_file: Option<PathBuf>,
-    /// The template asks for reasons, and then for a last line such as "Verdict: 1"
+    /// The template asks for reasons, followed by a last line such as "Verdict: 1"
     #[arg(long)]
     judge_reasons: bool,
-    /// Longest answer with reasons, in tokens [default: 512]
+    /// Maximum number of tokens of an answer with reasons [default: 512]
     #[arg(long, value_name = "N")]
     judge_max_tokens: Option<u32>,
     /// The template allows the answer "tie"
     #[arg(long)]
     judge_ties: bool,
-    /// Temperature of the answer [default: 0]
+    /// Sampling temperature of the judge [default: 0]
     #[arg(long, value_name = "T")]
     judge_temperature: Option<f64>,
-    /// Most probable tokens that are asked for [default: 20]
+    /// Number of most probable tokens to request (top_logprobs) [default: 20]
     #[arg(long, value_name = "N")]
     judge_most_probable: Option<u32>,
-    /// Read verdicts from texts, though a server may tell probabilities
+    /// Read verdicts from the text even if the server returns log-probabilities
     #[arg(long)]
     judge_no_logprobs: bool,
-    /// Compare by rating each response from 1 to 10 by itself
+    /// Compare responses by separate ratings from 1 to 10
     #[arg(long)]
     judge_pointwise: bool,
-    /// File of the template that asks for such a rating, with {{ prompt }} and {{ response }} [default: the program's own]
+    /// Template file for ratings, with {{ prompt }} and {{ response }} [default: a built-in template]
     #[arg(long, value_name = "FILE")]
     judge_rating_template: Option<PathBuf>,
-    /// Requests at a time to one server [default: 8]
+    /// Maximum number of concurrent requests per server [default: 8]
     #[arg(long, value_name = "N")]
     judge_concurrency: Option<usize>,
-    /// Requests a minute to one server
+    /// Maximum number of requests per minute and server [default: no limit]
     #[arg(long, value_name = "N")]
     judge_requests_per_minute: Option<u32>,
-    /// Tokens a minute of one server, read and written
+    /// Maximum number of tokens per minute and server, prompts and completions together [default: no limit]
     #[arg(long, value_name = "N")]
     judge_tokens_per_minute: Option<u32>,
-    /// Further tries of a failed request [default: 5]
+    /// Maximum number of retries of a failed request [default: 5]
     #[arg(long, value_name = "N")]
     judge_retries: Option<u32>,
-    /// How long no server may answer before the run saves and ends [default: 600]
+    /// Save and end the run if no server has answered for this long [default: 600]
     #[arg(long, value_name = "SECONDS")]
     judge_patience: Option<f64>,
-    /// Most requests of the run; then it saves and ends
+    /// Maximum number of requests; the run then saves and ends [default: no limit]
     #[arg(long, value_name = "N")]
     judge_max_requests: Option<u64>,
-    /// Most money of the run; then it saves and ends
+    /// Maximum cost, by --judge-price-prompt and --judge-price-completion; the run then saves and ends [default: no limit]
     #[arg(long, value_name = "MONEY")]
     judge_max_cost: Option<f64>,
-    /// Price of a million tokens that are read
+    /// Price of a million prompt tokens
     #[arg(long, value_name = "MONEY")]
     judge_price_prompt: Option<f64>,
-    /// Price of a million tokens that are written
+    /// Price of a million completion tokens
     #[arg(long, value_name = "MONEY")]
     judge_price_completion: Option<f64>,
-    /// Folder of verdicts that no run pays for again
+    /// Cache folder for verdicts, shared by runs
     #[arg(long, value_name = "DIR")]
     judge_cache: Option<PathBuf>,
 }
 
 impl OpenAiArgs {
-    /// What these flags ask for, of a model by its name on the servers.
+    /// Checks the flags. `model` is the name on the servers.
     pub fn plan(
         &self,
         model: String,
@@ -113,7 +115,7 @@ impl OpenAiArgs {
         let usual = OpenAiOptions::default();
         let rating = match &self.judge_rating_template {
             Some(file) => Some(RatingTemplate::from_file(file)?),
-            // The built-in one asks for no reasons: then scores are made of comparisons.
+            // The built-in template asks for no reasons: scores are then computed from comparisons.
             None if self.judge_reasons && !self.judge_pointwise => None,
             None => Some(RatingTemplate::builtin()),
         };

@@ -1,4 +1,4 @@
-//! How gradients become updates.
+//! Flags of the optimiser.
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
@@ -20,44 +20,44 @@ enum Optim {
 #[command(next_help_heading = "Optimisation")]
 #[serde(rename_all = "kebab-case")]
 pub(super) struct OptimisationArgs {
-    /// Highest learning rate [default: 1e-5 × (2048 / hidden size)^0.75, such as 2.6e-5 for SmolLM2-135M; with LoRA 10 times
-    /// that; in sft twice as much]
+    /// Peak learning rate [default: 1e-5 × (2048 / hidden size)^0.75, such as 2.6e-5 for SmolLM2-135M; 10 times that with
+    /// LoRA; twice as much in sft]
     #[arg(long, value_name = "RATE", alias = "lr")]
     pub(super) learning_rate: Option<f64>,
-    /// linear, cosine, constant or constant_with_warmup
+    /// Learning rate schedule: linear, cosine, constant or constant_with_warmup
     #[arg(long, value_name = "NAME", alias = "lr-scheduler", default_value = "linear")]
     pub(super) lr_scheduler_type: String,
-    /// Steps in which the learning rate climbs from 0
+    /// Number of warmup steps, in which the learning rate rises linearly from 0
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(super) warmup_steps: usize,
-    /// Share of all steps in which it climbs from 0, where --warmup-steps gives none
+    /// Warmup steps as a fraction of all steps; used if --warmup-steps is 0
     #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
     pub(super) warmup_ratio: f64,
     /// Optimiser
     #[arg(long, value_name = "NAME", default_value = "adamw")]
     optim: Optim,
-    /// Decay of AdamW's first moment
+    /// Decay rate of AdamW's first moment
     #[arg(long, value_name = "B", default_value_t = 0.9)]
     adam_beta1: f64,
-    /// Decay of AdamW's second moment
+    /// Decay rate of AdamW's second moment
     #[arg(long, value_name = "B", default_value_t = 0.999)]
     adam_beta2: f64,
-    /// Keeps AdamW's denominator away from 0
+    /// Added to AdamW's denominator for numerical stability
     #[arg(long, value_name = "E", default_value = "1e-8")]
     adam_epsilon: f64,
-    /// Decay of the weights; norms are left out
+    /// Weight decay; not applied to norm weights
     #[arg(long, value_name = "D", default_value_t = 0.0)]
     weight_decay: f64,
-    /// Clip the gradient's norm to this; 0: do not
+    /// Maximum gradient norm, for clipping; 0 turns clipping off
     #[arg(long, value_name = "NORM", default_value_t = 1.0)]
     pub(super) max_grad_norm: f64,
-    /// Compute activations again in the backward pass rather than keep them: less memory, more time
+    /// Recompute activations in the backward pass instead of storing them: less memory, more time
     #[arg(long)]
     pub(super) gradient_checkpointing: bool,
-    /// How several processes send gradients to each other: f32, or bf16 in half of the bytes
+    /// Format in which processes exchange gradients: f32, or bf16 for half the bytes
     #[arg(long, value_name = "FORMAT", default_value = "f32")]
     pub(super) reduce_dtype: ReduceDtype,
-    /// Divide AdamW's state among several processes, where one GPU has no room for all of it
+    /// Shard AdamW's state over the processes, when it does not fit on one GPU
     #[arg(long)]
     pub(super) shard_optim: bool,
 }

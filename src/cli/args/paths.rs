@@ -1,4 +1,4 @@
-//! Files and folders that are asked for: whether they are there, and what was probably meant where they are not.
+//! Checks of the files and folders given on the command line, with suggestions where one is of the wrong kind.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -16,17 +16,17 @@ use crate::train::run_dir::{CONTENTS, RUN, checkpoints};
 use crate::{files, gguf};
 
 const MODEL_CONFIG: &str = "config.json";
-/// What a run calls the model and the LoRA adapter that it trained.
+/// Names of the trained model and LoRA adapter in a run folder.
 const RUN_MODEL: &str = "model";
 const RUN_ADAPTER: &str = "adapter";
 
-/// The LoRA adapter of a command that has a model.
+/// The `--adapter` flag of commands with a model.
 #[derive(Debug, Args, Serialize)]
 #[command(next_help_heading = "LoRA")]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct AdapterArgs {
-    /// Folder of a LoRA adapter to put on the model, such as RUN/adapter, or ORG/NAME[@REVISION] on the hub; training goes
-    /// on with it
+    /// LoRA adapter of the model: a folder, such as RUN/adapter, or ORG/NAME[@REVISION] on the Hugging Face Hub; training
+    /// commands continue training it
     #[arg(long, value_name = "DIR|NAME", aliases = ["adapter-path", "adapter-name-or-path"])]
     adapter: Option<PathBuf>,
 }
@@ -37,7 +37,7 @@ impl AdapterArgs {
     }
 }
 
-/// Refuses to replace a run by one that reads from it: its model, rows or judge would be gone.
+/// Refuses to overwrite a run from which the new run reads its model, rows or judge.
 pub(super) fn refuse_own_input(run: &Path, inputs: &[(&str, Option<&Path>)]) -> Result<()> {
     let Ok(run) = run.canonicalize() else { return Ok(()) };
     for (flag, path) in inputs {
@@ -53,8 +53,8 @@ pub(super) fn refuse_own_input(run: &Path, inputs: &[(&str, Option<&Path>)]) -> 
     Ok(())
 }
 
-/// The folder of a model, a GGUF file, or its name on the hub. Whether it holds all that a model needs is for whoever reads
-/// it; here stands what else a folder may be that people give.
+/// Checks the folder of a model, a GGUF file, or a name on the Hub. Only detects other kinds of folders (adapters, runs);
+/// the loader checks that a model is complete.
 pub(super) fn model_dir(flag: &str, path: &Path) -> Result<PathBuf> {
     let (shown, refuse) = (path.display(), |why: String| Err(Error::config(flag, why)));
     if is_name(What::Model, path) {
@@ -79,11 +79,11 @@ pub(super) fn model_dir(flag: &str, path: &Path) -> Result<PathBuf> {
         return Ok(path.to_owned());
     }
     let adapted = |adapter: &Path, base: Option<String>| {
-        // As PEFT calls what has a reward model's head.
+        // PEFT's task type of an adapter with a reward head.
         let rates = text_in(&adapter.join(ADAPTER_CONFIG), "task_type").as_deref() == Some("SEQ_CLS");
         let (adapter, base) = (adapter.display(), base.unwrap_or_else(|| "DIR".into()));
         let merge =
-            format!("merge it first by `oaif export --model {base} --adapter {adapter} --output merged`");
+            format!("merge it first with `oaif export --model {base} --adapter {adapter} --output merged`");
         match flag {
             "--model" => format!("give {flag} {base} --adapter {adapter}"),
             "--against" => format!("give {flag} {base} --against-adapter {adapter}"),
@@ -107,13 +107,13 @@ pub(super) fn model_dir(flag: &str, path: &Path) -> Result<PathBuf> {
     }
     match last_checkpoint(path, MODEL_CONFIG) {
         Some(last) => {
-            refuse(format!("{shown} is a run that has not ended: did you mean {}?", last.display()))
+            refuse(format!("{shown} is a run that has not finished: did you mean {}?", last.display()))
         }
         None => Ok(path.to_owned()),
     }
 }
 
-/// The folder of a LoRA adapter, likewise.
+/// Checks the folder of a LoRA adapter, like [`model_dir`].
 pub(super) fn adapter_dir(flag: &str, path: &Path) -> Result<PathBuf> {
     let shown = path.display();
     let refuse = |why: String| Err(Error::config(flag, why));
@@ -137,17 +137,17 @@ pub(super) fn adapter_dir(flag: &str, path: &Path) -> Result<PathBuf> {
     if model.join(MODEL_CONFIG).exists() {
         let model = model.display();
         return refuse(format!(
-            "{shown} is a run that trained all weights: leave it out and give --model {model}"
+            "{shown} is a run that trained all weights: leave out {flag} and give --model {model}"
         ));
     }
     if path.join(MODEL_CONFIG).exists() {
         return refuse(format!(
-            "{shown} is a model, not a LoRA adapter: leave it out and give --model {shown}"
+            "{shown} is a model, not a LoRA adapter: leave out {flag} and give --model {shown}"
         ));
     }
     match last_checkpoint(path, ADAPTER_CONFIG) {
         Some(last) => {
-            refuse(format!("{shown} is a run that has not ended: did you mean {}?", last.display()))
+            refuse(format!("{shown} is a run that has not finished: did you mean {}?", last.display()))
         }
         None => refuse(format!("{shown} holds no LoRA adapter: expected {files} in it")),
     }
@@ -159,7 +159,7 @@ pub(super) fn last_checkpoint(dir: &Path, file: &str) -> Option<PathBuf> {
     all.into_iter().rev().map(|checkpoint| checkpoint.path).find(|path| path.join(file).exists())
 }
 
-/// A text of a JSON file, if there is one. What is only a help in a message shall not be an error of its own.
+/// The text of a key in a JSON file, if any. Only used in messages, so errors are ignored.
 fn text_in(file: &Path, key: &str) -> Option<String> {
     match files::read_json_if_present(file).ok()??.get(key)? {
         Value::String(text) if !text.is_empty() => Some(text.clone()),
@@ -167,38 +167,38 @@ fn text_in(file: &Path, key: &str) -> Option<String> {
     }
 }
 
-/// What else a path that is not here may be: a name on the hub beside a folder that it begins with.
+/// The suggestion to write a missing path as `hf://…`, if it may be a name on the Hub whose owner is also a local folder.
 fn or_on_the_hub(what: What, path: &Path) -> String {
     match is_name_beside_folder(what, path) && cfg!(feature = "http") {
-        true => format!(", or hf://{} if a name on the hub is meant", path.display()),
+        true => format!(", or hf://{} for a name on the Hugging Face Hub", path.display()),
         false => String::new(),
     }
 }
 
-/// A file that can be written: one in a folder that is there.
+/// Checks an output file: its folder must exist.
 pub(super) fn output_file(flag: &str, path: &Path) -> Result<PathBuf> {
     let folder = path.parent().filter(|dir| *dir != Path::new("")).unwrap_or(Path::new("."));
-    let expected = "a file in a folder that is there: create the folder or choose another one";
+    let expected = "a file in an existing folder: create the folder or give another file";
     ensure(folder.is_dir() && !path.is_dir(), flag, path.display(), expected).map(|()| path.to_owned())
 }
 
-/// A run's folder: one that is there, or that can be made later.
+/// Checks a run folder: it exists, or can be created later.
 pub(super) fn run_dir(path: &Path) -> Result<PathBuf> {
     let existing =
         path.ancestors().find(|dir| dir.exists() && !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     match existing.is_dir() {
         true => Ok(path.to_owned()),
-        false => Err(Error::file(existing, "is a file, but --output-dir needs a folder there")),
+        false => Err(Error::file(existing, "is a file, but --output-dir needs a folder: give another path")),
     }
 }
 
-/// A folder for a model that is exported: a new one, or an empty one. A GGUF file is new.
+/// Checks the output of an export: a new or empty folder, or a new GGUF file.
 pub(super) fn export_dir(output: PathBuf) -> Result<PathBuf> {
     let refused = |why: String| Err(Error::config("--output", why));
     let shown = output.display();
     if gguf::is_named_so(&output) {
         return match output.exists() {
-            true => refused(format!("{shown} is there already: choose another name")),
+            true => refused(format!("{shown} exists already: choose another name")),
             false => output_file("--output", &output),
         };
     }
@@ -210,12 +210,12 @@ pub(super) fn export_dir(output: PathBuf) -> Result<PathBuf> {
         Err(e) if e.kind() == ErrorKind::NotADirectory && output.exists() => {
             refused(format!("{shown} is a file: choose a folder"))
         }
-        // What else is wrong with it shows when it is created.
+        // Other errors appear when the folder is created.
         Err(_) => Ok(output),
     }
 }
 
-/// A file that is there to be read; `-` is standard input.
+/// Checks an input file; `-` is standard input.
 pub(super) fn input_file(flag: &str, path: &Path) -> Result<PathBuf> {
     if cfg!(unix) && path == Path::new("-") {
         return Ok("/dev/stdin".into());
@@ -223,11 +223,11 @@ pub(super) fn input_file(flag: &str, path: &Path) -> Result<PathBuf> {
     ensure(path.exists() && !path.is_dir(), flag, path.display(), "a file").map(|()| path.to_owned())
 }
 
-/// The rows of a run, or their name on the hub. Not standard input: a run that is resumed reads them again.
+/// Checks the rows of a run: a file or a name on the Hub. Standard input is refused, since a resumed run reads the rows again.
 pub(super) fn dataset_file(path: &Path) -> Result<PathBuf> {
     let refuse = |why: String| Err(Error::config("--dataset", why));
     if path == Path::new("-") {
-        return refuse("a run reads its rows again when it is resumed: give a file rather than -".into());
+        return refuse("- is refused, since a resumed run reads its rows again: give a file".into());
     }
     if is_name(What::Rows, path) {
         return Ok(path.to_owned());

@@ -1,4 +1,4 @@
-//! How text is drawn from a model.
+//! Sampling flags.
 
 use clap::Args;
 use serde::Serialize;
@@ -12,30 +12,31 @@ use crate::generate::SamplingParams;
 #[command(next_help_heading = "Sampling")]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct SamplingArgs {
-    /// Longest response in tokens [default: 64, 1024 in chat, in eval as in --run, or 256]
+    /// Maximum number of tokens of a response [default: 64; chat: 1024; eval: the value of --run, or 256]
     #[arg(long, value_name = "TOKENS", aliases = ["max-completion-length", "response-length", "max-tokens"])]
     max_new_tokens: Option<usize>,
-    /// Logits are divided by it; 0 always takes the likeliest token [default: 0.9 in align, in eval as in --run, or 0.9, 1 in generate, 0.7 in chat]
+    /// Sampling temperature; 0 always takes the most probable token [default: align: 0.9, rloo and grpo 1; eval: the value of
+    /// --run, or 0.9; generate: 1; chat: 0.7]
     #[arg(long, value_name = "T")]
     temperature: Option<f64>,
-    /// Draw from the K likeliest tokens; 0: from all [default: 0]
+    /// Sample from the K most probable tokens; 0 for all tokens [default: 0]
     #[arg(long, value_name = "K")]
     top_k: Option<u32>,
-    /// Draw from the likeliest tokens that together have this probability [default: 1]
+    /// Sample from the most probable tokens whose probabilities add up to P [default: 1]
     #[arg(long, value_name = "P")]
     top_p: Option<f64>,
-    /// Draw from the tokens at least this probable relative to the likeliest [default: 0]
+    /// Sample from the tokens whose probability is at least P times that of the most probable token [default: 0]
     #[arg(long, value_name = "P")]
     min_p: Option<f64>,
-    /// End a response before this text; can be given several times
+    /// End a response before this text; can be repeated
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     stop: Vec<String>,
-    /// Sequences decoded side by side [default: all that there are, at most 64]
+    /// Number of sequences decoded in parallel [default: all sequences, at most 64]
     #[arg(long, value_name = "N")]
     slots: Option<usize>,
 }
 
-/// What the sampling flags ask for.
+/// The sampling flags, checked.
 #[derive(Debug)]
 pub(crate) struct SamplingPlan {
     pub params: SamplingParams,
@@ -45,7 +46,7 @@ pub(crate) struct SamplingPlan {
 }
 
 impl SamplingArgs {
-    /// Takes what the configuration of a run says where nothing was given.
+    /// Fills in the flags that were not given from the configuration of a run.
     pub fn prefer(&mut self, config: &Value) {
         let number = |name: &str| config[name].as_f64();
         let whole = |name: &str| config[name].as_u64();
@@ -60,7 +61,7 @@ impl SamplingArgs {
         }
     }
 
-    /// Fills in what was not given.
+    /// Fills in the defaults.
     pub fn plan(&mut self, default_temperature: f64, default_tokens: usize) -> Result<SamplingPlan> {
         let temperature = *self.temperature.get_or_insert(default_temperature);
         let max_new_tokens = *self.max_new_tokens.get_or_insert(default_tokens);
@@ -77,7 +78,7 @@ impl SamplingArgs {
         ensure((0.0..=1.0).contains(&min_p), "--min-p", min_p, "between 0 and 1")?;
         params.check()?;
         if self.stop.iter().any(String::is_empty) {
-            return Err(Error::config("--stop", "is empty, which would end every response at once"));
+            return Err(Error::config("--stop", "is empty: every response would end at once"));
         }
         Ok(SamplingPlan {
             params,

@@ -20,7 +20,7 @@ use crate::model::LoraTargets;
 use crate::optim::OptimiserKind;
 use crate::preference::{LossOptions, Objective, PreferenceLoss};
 
-/// A folder and a file that are there, whatever is in them.
+/// A folder and a file that exist; their contents do not matter.
 const DIR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
 
@@ -34,7 +34,7 @@ fn run_flags<'a>(flags: &[&'a str]) -> Vec<&'a str> {
 }
 
 fn align(flags: &[&str]) -> Result<AlignPlan> {
-    // The judge comes last, so that a test can give its own.
+    // A test can give its own judge.
     let own_judge = flags.contains(&"--judge");
     let judge: &[&str] = if own_judge { &[] } else { &["--judge", "rule", "--judge-rule", "shorter"] };
     match cli("align", &run_flags(&[flags, judge].concat())) {
@@ -71,7 +71,7 @@ fn judge(flags: &[&str]) -> Result<JudgePlan> {
     }
 }
 
-/// A folder of files that hold `{}` unless they say otherwise.
+/// A folder of these files; an empty text stands for `{}`.
 fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     for (name, text) in files {
@@ -82,7 +82,7 @@ fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
     dir
 }
 
-/// What clap itself says to the flags.
+/// The text of clap's usage error for the flags.
 fn usage_error(command: &str, flags: &[&str]) -> String {
     let arguments = ["oaif", command].iter().chain(flags).map(Into::into).collect();
     let error = super::super::parse(arguments).unwrap().unwrap_err();
@@ -90,7 +90,7 @@ fn usage_error(command: &str, flags: &[&str]) -> String {
     error.to_string()
 }
 
-/// The sentence about the flags; it is a usage error and one line.
+/// Checks that planning fails with a configuration error, one line that contains all `parts`.
 #[track_caller]
 fn mistake<T: std::fmt::Debug>(plan: Result<T>, parts: &[&str]) {
     let error = plan.unwrap_err();
@@ -138,7 +138,7 @@ fn lora_has_a_higher_learning_rate_and_alpha_twice_the_rank() {
     assert_eq!(lora.targets, LoraTargets::AllLinear);
     assert_eq!(plan.train.options.learning_rate, 1e-4);
     assert_eq!(sft(&["--lora-r", "8"]).unwrap().train.options.learning_rate, 2e-4);
-    // A LoRA adapter that is trained further is one too.
+    // An existing LoRA adapter that is trained further has the same default.
     let given = folder(&[("adapter_config.json", "")]);
     let given = given.path().to_str().unwrap();
     assert_eq!(sft(&["--adapter", given]).unwrap().train.options.learning_rate, 2e-4);
@@ -162,7 +162,7 @@ fn flags_of_an_adapter_that_is_not_trained_are_a_mistake() {
     for flags in [&["--lora-alpha", "16"][..], &["--lora-target-modules", "q_proj"], &["--use-rslora"]] {
         mistake(dpo(flags), &[flags[0], "needs --lora-r"]);
         mistake(dpo(&[flags, &["--adapter", given]].concat()), &[flags[0], "--adapter"]);
-        // Said in so many words: all weights.
+        // An explicit --lora-r 0: all weights.
         assert!(dpo(&[flags, &["--lora-r", "0"]].concat()).unwrap().train.options.lora.is_none());
     }
     mistake(dpo(&["--lora-r", "8", "--adapter", given]), &["--lora-r", "--adapter"]);
@@ -199,7 +199,7 @@ fn numbers_out_of_range_name_the_flag_and_the_range() {
         ("--min-p", "-0.5", "between 0 and 1"),
         ("--max-invalid-ratio", "1.5", "between 0 and 1"),
         ("--async-level", "65", "at most 64"),
-        // With a judge that is no command.
+        // With a judge inside this process.
         ("--async-level", "1", "--judge command"),
     ] {
         mistake(align(&[flag, value]), &[flag, expected]);
@@ -211,7 +211,7 @@ fn numbers_out_of_range_name_the_flag_and_the_range() {
 }
 
 #[test]
-fn what_is_no_number_is_a_usage_error() {
+fn a_text_instead_of_a_number_is_a_usage_error() {
     for (flag, value) in
         [("--learning-rate", "fast"), ("--seed", "-1"), ("--seed", "4294967296"), ("--save-steps", "1.5")]
     {
@@ -227,13 +227,13 @@ fn zero_switches_clipping_and_periodic_checkpoints_off() {
 }
 
 #[test]
-fn minus_one_step_means_the_epochs() {
+fn max_steps_of_minus_one_means_the_epochs() {
     let steps = |value| dpo(&["--max-steps", value]).unwrap().train.options.max_steps;
     assert_eq!((steps("-1"), steps("7")), (None, Some(7)));
 }
 
 #[test]
-fn losses_go_by_our_names_and_by_trls() {
+fn losses_are_known_by_our_names_and_by_trls() {
     let loss = |flags: &[&str]| dpo(flags).unwrap().dpo.loss;
     assert_eq!(loss(&["--loss", "sigmoid", "--beta", "0.5"]), PreferenceLoss::Dpo { beta: 0.5 }.into());
     assert_eq!(loss(&["--loss-type", "hinge"]), PreferenceLoss::Slic { beta: 0.002 }.into());
@@ -260,7 +260,7 @@ fn losses_are_added_up_with_weights() {
 }
 
 #[test]
-fn options_of_losses_are_for_those_that_use_them() {
+fn options_of_losses_are_refused_by_losses_that_do_not_use_them() {
     let plan = dpo(&["--loss", "simpo", "--beta", "2", "--simpo-gamma", "1.6"]).unwrap();
     assert_eq!(plan.dpo.loss, PreferenceLoss::Simpo { beta: 2.0, gamma: 1.6 }.into());
     let plan = dpo(&["--loss", "exo_pair"]).unwrap();
@@ -279,7 +279,7 @@ fn options_of_losses_are_for_those_that_use_them() {
 }
 
 #[test]
-fn a_policy_gradient_refuses_what_is_for_single_pairs() {
+fn a_policy_gradient_refuses_flags_of_pairs() {
     for loss in ["rloo", "grpo"] {
         for flags in [&["--soft-labels"][..], &["--pairs", "all"], &["--min-confidence", "0.9"]] {
             let of_pairs = [&["--loss", loss], flags].concat();
@@ -290,7 +290,6 @@ fn a_policy_gradient_refuses_what_is_for_single_pairs() {
     }
 }
 
-/// Three commands share them.
 #[test]
 fn help_of_judges_names_flags_that_all_their_commands_have() {
     let judges = flags_of_judges();
@@ -321,7 +320,7 @@ fn every_option_of_a_loss_is_a_flag_of_both_commands() {
 }
 
 #[test]
-fn optimisers_and_schedules_go_by_name() {
+fn optimisers_and_schedules_are_chosen_by_name() {
     let flags = ["--optim", "adafactor", "--weight-decay", "0.1", "--adam-beta1", "0.5"];
     let plan = dpo(&flags).unwrap();
     assert_eq!(plan.train.options.optimiser, OptimiserKind::Adafactor { weight_decay: 0.1 });
@@ -330,7 +329,7 @@ fn optimisers_and_schedules_go_by_name() {
 }
 
 #[test]
-fn resuming_takes_the_last_checkpoint_unless_told_which() {
+fn resuming_takes_the_last_checkpoint_unless_one_is_given() {
     let resume = |flags: &[&str]| dpo(flags).unwrap().train.options.resume;
     assert_eq!(resume(&["--resume-from-checkpoint", "--no-shuffle"]), Some(Resume::Last));
     assert_eq!(resume(&["--resume-from-checkpoint", "last"]), Some(Resume::Last));
@@ -342,7 +341,7 @@ fn resuming_takes_the_last_checkpoint_unless_told_which() {
 }
 
 #[test]
-fn a_profile_goes_into_the_run_unless_told_where() {
+fn a_profile_is_written_to_the_run_folder_unless_a_file_is_given() {
     let plan = |flags: &[&str]| dpo(flags).unwrap().train;
     let off = plan(&[]);
     assert_eq!((off.trace, off.gpu.options.profile), (None, false));
@@ -359,7 +358,7 @@ fn bench(flags: &[&str]) -> Result<BenchPlan> {
 }
 
 #[test]
-fn bench_takes_everything_or_some_things() {
+fn bench_runs_all_suites_or_those_given() {
     let all = bench(&[]).unwrap();
     assert_eq!((all.suites.len(), all.runs, all.form), (6, 5, Form::Table));
     assert!(matches!(all.model, Source::Random(shape) if shape.name == Shape::names()[0]));
@@ -375,7 +374,7 @@ fn bench_takes_everything_or_some_things() {
 }
 
 #[test]
-fn bench_is_told_sizes_lengths_and_formats() {
+fn bench_takes_sizes_lengths_and_formats() {
     let plan =
         bench(&["--batch", "1x128,8 x 512", "--prefill", "64,256", "--decode", "1024", "--sequences", "2,4"]);
     let plan = plan.unwrap();
@@ -426,14 +425,14 @@ fn columns_can_be_renamed() {
 }
 
 #[test]
-fn switches_that_say_no_turn_things_off() {
+fn switches_that_begin_with_no_turn_things_off() {
     let plan = dpo(&["--no-shuffle", "--no-append-eos"]).unwrap();
     assert!(!plan.train.options.shuffle && !plan.dpo.append_eos);
     assert!(!sft(&["--no-append-eos"]).unwrap().append_eos);
 }
 
 #[test]
-fn a_reference_is_synced_by_trls_flags_with_trls_defaults() {
+fn reference_sync_has_the_flags_and_defaults_of_trl() {
     assert_eq!(dpo(&[]).unwrap().train.options.reference_sync, None);
     let usual = dpo(&["--sync_ref_model", "true"]).unwrap().train;
     assert_eq!(usual.options.reference_sync, Some(ReferenceSync { alpha: 0.6, steps: 512 }));
@@ -449,7 +448,7 @@ fn a_reference_is_synced_by_trls_flags_with_trls_defaults() {
 }
 
 #[test]
-fn aligning_without_an_judge_says_which_there_are() {
+fn aligning_without_a_judge_lists_the_judges() {
     let Command::Align(args) = cli("align", &run_flags(&[])) else { panic!() };
     mistake(
         args.plan(),
@@ -459,7 +458,7 @@ fn aligning_without_an_judge_says_which_there_are() {
 }
 
 #[test]
-fn a_judge_says_what_it_needs() {
+fn a_judge_without_its_required_flag_is_an_error_that_names_the_flag() {
     for (kind, needed) in [
         ("llm", "--judge-model"),
         ("likelihood", "--judge-model"),
@@ -471,7 +470,7 @@ fn a_judge_says_what_it_needs() {
 }
 
 #[test]
-fn an_ensemble_is_made_of_files_with_the_flags_of_its_judges() {
+fn the_judges_of_an_ensemble_are_read_from_files_of_flags() {
     let dir = folder(&[
         ("rule.toml", "judge = 'rule'\njudge-rule = 'longer'"),
         ("command.json", r#"{"judge": "command", "judge-command": "cat", "judge_timeout": 5}"#),
@@ -520,11 +519,11 @@ fn a_flag_of_another_judge_is_a_mistake() {
         mistake(judge(&flags), &[flag, "belongs to --judge"]);
     }
     let flags = ["--judge", "likelihood", "--judge-model", DIR, "--judge-orders", "one"];
-    mistake(judge(&flags), &["--judge-orders", "of use to --judge likelihood", "belongs to --judge llm"]);
+    mistake(judge(&flags), &["--judge-orders", "for --judge likelihood", "belongs to --judge llm"]);
 }
 
 #[test]
-fn a_judging_model_has_a_template_by_name_or_file() {
+fn an_llm_judge_takes_a_template_by_name_or_file() {
     let llm = |flags: &[&str]| judge(&[&["--judge", "llm", "--judge-model", DIR], flags].concat());
     let JudgeConfig::Llm { model, orders, .. } = llm(&[]).unwrap().judge else { panic!() };
     assert_eq!((model, orders), (PathBuf::from(DIR), Orders::Both));
@@ -580,7 +579,7 @@ fn rules_and_commands_are_checked_before_anything_runs() {
 }
 
 #[test]
-fn greedy_samples_have_nothing_to_compare_but_can_be_generated() {
+fn greedy_sampling_is_refused_by_align_and_accepted_by_generate() {
     mistake(align(&["--temperature", "0"]), &["--temperature", "compare"]);
     let plan =
         generate(&["--prompt", "Once", "--temperature", "0", "--json", "--max-new-tokens", "3"]).unwrap();
@@ -588,7 +587,7 @@ fn greedy_samples_have_nothing_to_compare_but_can_be_generated() {
 }
 
 #[test]
-fn generation_samples_once_from_the_plain_distribution() {
+fn generate_samples_one_response_at_temperature_1_by_default() {
     let plan = generate(&["--prompt", "- Once", "--stop", "--", "--stop", "\n"]).unwrap();
     assert_eq!(plan.prompts, Prompts::Text("- Once".into()));
     assert_eq!((plan.sampling.params.temperature, plan.num_samples, plan.seed), (1.0, 1, 42));
@@ -599,7 +598,7 @@ fn generation_samples_once_from_the_plain_distribution() {
 }
 
 #[test]
-fn generation_takes_either_a_prompt_or_a_file_of_them() {
+fn generate_takes_either_a_prompt_or_a_file_of_prompts() {
     mistake(generate(&[]), &["--prompt TEXT", "--prompts FILE"]);
     let both = usage_error("generate", &["--model", DIR, "--prompt", "x", "--prompts", FILE]);
     assert!(both.contains("cannot be used with"), "{both}");

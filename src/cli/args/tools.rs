@@ -1,4 +1,4 @@
-//! The commands that do not train.
+//! Flags of the commands that do not train.
 
 use std::path::PathBuf;
 
@@ -16,40 +16,40 @@ use crate::gguf::{self, GgufFormat};
 use crate::judge::config::JudgeConfig;
 use crate::model::{FloatFormat, FrozenFormat};
 
-/// How `oaif export` stores weights.
+/// The formats in which `oaif export` stores weights.
 const FORMATS: &str = "float32, bfloat16 or float16";
 
 /// `oaif generate`.
 #[derive(Debug, Args)]
 pub(crate) struct GenerateArgs {
-    /// Folder of the model, a GGUF file, or ORG/NAME[@REVISION] on the hub
+    /// Model: a folder, a GGUF file, or ORG/NAME[@REVISION] on the Hugging Face Hub
     #[arg(long, value_name = "DIR|NAME", alias = "model-name-or-path")]
     model: PathBuf,
-    /// The prompt; -: what standard input holds
+    /// Prompt; - reads it from standard input
     #[arg(long, value_name = "TEXT", conflicts_with = "prompts", allow_hyphen_values = true)]
     prompt: Option<String>,
-    /// Prompts from {"prompt"} rows; -: from standard input
+    /// File of {"prompt"} rows; - reads them from standard input
     #[arg(long, value_name = "FILE")]
     prompts: Option<PathBuf>,
-    /// What --prompts calls its prompt
+    /// Column of the prompt in --prompts
     #[arg(long, value_name = "NAME", default_value = "prompt")]
     prompt_column: String,
-    /// Each prompt is what a user says: it is put in the model's chat template, and the answer is the model's turn
+    /// Apply the model's chat template: each prompt is a user message, each response the assistant's turn
     #[arg(long)]
     chat: bool,
-    /// --chat: what the conversation begins with
+    /// System message, with --chat
     #[arg(long, value_name = "TEXT", requires = "chat", allow_hyphen_values = true)]
     system: Option<String>,
-    /// Samples of each prompt
+    /// Number of responses to each prompt
     #[arg(long, value_name = "N", default_value_t = 1)]
     num_samples: usize,
-    /// Seed of the draws
+    /// Random seed of sampling
     #[arg(long, value_name = "N", default_value_t = 42)]
     seed: u32,
-    /// Print {"text","token_ids","finish_reason"}, one line a sample
+    /// Print one JSON object per response: {"prompt","text","token_ids","finish_reason"}
     #[arg(long)]
     json: bool,
-    /// Write such lines to a file instead
+    /// Write these JSON lines to a file instead of standard output
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
     #[command(flatten)]
@@ -66,11 +66,11 @@ fn optional_output(path: Option<PathBuf>) -> Result<Option<PathBuf>> {
     path.map(|path| output_file("--output", &path)).transpose()
 }
 
-/// What is to be continued.
+/// The prompts of `oaif generate`.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Prompts {
     Text(String),
-    /// A text that is still to be read.
+    /// One prompt, to be read from standard input.
     StandardInput,
     File(PathBuf, Columns),
 }
@@ -82,14 +82,14 @@ pub(crate) struct GeneratePlan {
     /// LoRA adapter.
     pub adapter: Option<PathBuf>,
     pub prompts: Prompts,
-    /// Whether prompts are messages of a user.
+    /// Whether prompts are user messages.
     pub chat: bool,
-    /// The message before each.
+    /// The system message.
     pub system: Option<String>,
     pub sampling: SamplingPlan,
     pub num_samples: usize,
     pub seed: u32,
-    /// JSON lines rather than text; always with `output`.
+    /// JSON lines instead of text; always true with `output`.
     pub json: bool,
     /// `None`: standard output.
     pub output: Option<PathBuf>,
@@ -107,7 +107,7 @@ impl GenerateArgs {
                 Prompts::File(input_file("--prompts", &path)?, columns)
             }
             (None, None) => {
-                let why = "nothing is there to be continued: give --prompt TEXT or --prompts FILE";
+                let why = "no prompt is given: use --prompt TEXT or --prompts FILE";
                 return Err(Error::config("--prompt", why));
             }
         };
@@ -131,13 +131,13 @@ impl GenerateArgs {
 /// `oaif chat`.
 #[derive(Debug, Args)]
 pub(crate) struct ChatArgs {
-    /// Folder of the model, a GGUF file, or ORG/NAME[@REVISION] on the hub
+    /// Model: a folder, a GGUF file, or ORG/NAME[@REVISION] on the Hugging Face Hub
     #[arg(long, value_name = "DIR|NAME", alias = "model-name-or-path")]
     model: PathBuf,
-    /// What the conversation begins with: who the model is, how it answers
+    /// System message
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     system: Option<String>,
-    /// Seed of the draws
+    /// Random seed of sampling
     #[arg(long, value_name = "N", default_value_t = 42)]
     seed: u32,
     #[command(flatten)]
@@ -180,19 +180,19 @@ impl ChatArgs {
 /// `oaif score`.
 #[derive(Debug, Args)]
 pub(crate) struct ScoreArgs {
-    /// Folder of the model, a GGUF file, or ORG/NAME[@REVISION] on the hub
+    /// Model: a folder, a GGUF file, or ORG/NAME[@REVISION] on the Hugging Face Hub
     #[arg(long, value_name = "DIR|NAME", alias = "model-name-or-path")]
     model: PathBuf,
-    /// {"prompt","completion"} rows; -: from standard input
+    /// File of {"prompt","completion"} rows; - reads them from standard input
     #[arg(long, value_name = "FILE")]
     input: PathBuf,
-    /// Where to write a line for each row [default: standard output]
+    /// Output file, with one JSON line per row [default: standard output]
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// What --input calls its prompt
+    /// Column of the prompt in --input
     #[arg(long, value_name = "NAME", default_value = "prompt")]
     prompt_column: String,
-    /// What --input calls its completion
+    /// Column of the completion in --input
     #[arg(long, value_name = "NAME", default_value = "completion")]
     completion_column: String,
     #[command(flatten)]
@@ -237,13 +237,13 @@ impl ScoreArgs {
 #[derive(Debug, Args)]
 #[command(after_help = PROTOCOL)]
 pub(crate) struct JudgePairsArgs {
-    /// {"prompt","response_1","response_2"} rows; -: from standard input
+    /// File of {"prompt","response_1","response_2"} rows; - reads them from standard input
     #[arg(long, value_name = "FILE")]
     input: PathBuf,
-    /// Where to write a line for each row [default: standard output]
+    /// Output file, with one JSON line per row [default: standard output]
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// What --input calls its prompt
+    /// Column of the prompt in --input
     #[arg(long, value_name = "NAME", default_value = "prompt")]
     prompt_column: String,
     #[command(flatten)]
@@ -282,13 +282,13 @@ impl JudgePairsArgs {
 /// `oaif export`.
 #[derive(Debug, Args)]
 pub(crate) struct ExportArgs {
-    /// Folder of the model, a GGUF file, or ORG/NAME[@REVISION] on the hub
+    /// Model: a folder, a GGUF file, or ORG/NAME[@REVISION] on the Hugging Face Hub
     #[arg(long, value_name = "DIR|NAME", alias = "model-name-or-path")]
     model: PathBuf,
-    /// Folder to write the model to, or a file whose name ends in .gguf
+    /// Output folder, or a file whose name ends in .gguf for a GGUF file
     #[arg(long, value_name = "DIR|FILE.gguf")]
     output: PathBuf,
-    /// How its weights are stored: float32, bfloat16 or float16; in GGUF also q8_0
+    /// Format of the exported weights: float32, bfloat16 or float16; in GGUF also q8_0
     #[arg(long, value_name = "FORMAT", default_value = "float32")]
     dtype: String,
     #[command(flatten)]
@@ -297,12 +297,12 @@ pub(crate) struct ExportArgs {
     gpu: GpuArgs,
 }
 
-/// What is written, and how its weights are stored.
+/// The kind of output, and the format of its weights.
 #[derive(Debug, PartialEq)]
 pub(crate) enum ExportFormat {
-    /// A folder as Hugging Face stores it.
+    /// A folder in the Hugging Face format.
     Folder(FloatFormat),
-    /// One file for llama.cpp and Ollama.
+    /// One GGUF file, for llama.cpp and Ollama.
     Gguf(GgufFormat),
 }
 
@@ -325,7 +325,7 @@ impl ExportArgs {
         };
         let Some(format) = format else {
             let why = match GgufFormat::parse(&self.dtype) {
-                Some(_) => format!("{FORMATS} (q8_0 is for an --output that ends in .gguf)"),
+                Some(_) => format!("{FORMATS} (q8_0 needs an --output that ends in .gguf)"),
                 None if gguf::is_named_so(&self.output) => format!("{FORMATS}, or q8_0"),
                 None => FORMATS.to_owned(),
             };
@@ -341,7 +341,7 @@ impl ExportArgs {
     }
 }
 
-/// A model and a LoRA adapter on it.
+/// The inputs of a model with a LoRA adapter.
 fn adapted<'a>(model: &'a mut PathBuf, adapter: &'a mut Option<PathBuf>) -> Vec<Input<'a>> {
     let model = Input::new("--model", What::Model, model);
     let adapter = adapter.as_mut().map(|path| Input::new("--adapter", What::Adapter, path));
@@ -382,7 +382,7 @@ impl Fetch for JudgePlan {
 /// `oaif models`.
 #[derive(Debug, Args)]
 pub(crate) struct ModelsArgs {
-    /// Print JSON lines
+    /// Print the results as JSON lines
     #[arg(long)]
     json: bool,
 }
@@ -402,10 +402,10 @@ impl ModelsArgs {
 /// `oaif doctor`.
 #[derive(Debug, Args)]
 pub(crate) struct DoctorArgs {
-    /// Print one JSON object
+    /// Print the results as one JSON object
     #[arg(long)]
     json: bool,
-    /// List every kernel's test against the f64 reference
+    /// List the test of every kernel against the f64 reference
     #[arg(long)]
     kernels: bool,
     #[command(flatten)]
@@ -428,7 +428,7 @@ impl DoctorArgs {
 /// `oaif completions`.
 #[derive(Debug, Args)]
 pub(crate) struct CompletionsArgs {
-    /// The shell
+    /// Shell to print the script for
     #[arg(value_name = "SHELL")]
     pub shell: clap_complete::Shell,
 }
@@ -436,7 +436,7 @@ pub(crate) struct CompletionsArgs {
 /// `oaif man`.
 #[derive(Debug, Args)]
 pub(crate) struct ManArgs {
-    /// Folder for the pages
+    /// Output folder
     #[arg(value_name = "DIR")]
     pub dir: PathBuf,
 }

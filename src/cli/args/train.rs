@@ -1,4 +1,4 @@
-//! The commands that train: `align`, `sft`, `dpo`, `reward`. Names and defaults are TRL's where it has one.
+//! Flags of the training commands: `align`, `sft`, `dpo`, `reward`. Names and defaults are those of TRL where it has them.
 
 use std::path::{Path, PathBuf};
 
@@ -27,107 +27,107 @@ use crate::train::{Advantage, OnlineLoss, PairChoice};
 #[cfg(feature = "ui")]
 use crate::ui::UiOptions;
 
-/// What the training commands share.
+/// Flags of all training commands.
 #[derive(Debug, Args, Serialize)]
 #[command(next_help_heading = "Run")]
 #[serde(rename_all = "kebab-case")]
 struct TrainArgs {
-    /// Folder of the model to start from, a GGUF file, or ORG/NAME[@REVISION] on the hub (HF_HOME, HF_TOKEN, HF_HUB_OFFLINE are
-    /// heeded)
+    /// Model to train: a folder, a GGUF file, or ORG/NAME[@REVISION] on the Hugging Face Hub (HF_HOME, HF_TOKEN and
+    /// HF_HUB_OFFLINE apply)
     #[arg(long, value_name = "DIR|NAME", alias = "model-name-or-path")]
     model: PathBuf,
-    /// Rows to train on: .parquet, .jsonl, .json, .csv or .tsv, the latter four also with .gz; or
-    /// ORG/NAME[@REVISION][:SPLIT, :SUBSET, :SUBSET/SPLIT or :FILES] on the hub, such as :data/train-*
+    /// Training rows: a .parquet, .jsonl, .json, .csv or .tsv file (all but .parquet also as .gz), or
+    /// ORG/NAME[@REVISION][:SPLIT, :SUBSET, :SUBSET/SPLIT or :FILES] on the Hugging Face Hub, such as ORG/NAME:data/train-*
     #[arg(long, value_name = "FILE|NAME", aliases = ["dataset-name", "train-file", "data"], required_unless_present = "dry_run")]
     dataset: Option<PathBuf>,
-    /// Folder that the run is written to
+    /// Run folder: where checkpoints, metrics and the result are written
     #[arg(long, value_name = "RUN", required_unless_present = "dry_run")]
     output_dir: Option<PathBuf>,
-    /// Replace the run that is there already
+    /// Replace an existing run in --output-dir
     #[arg(long, alias = "overwrite")]
     #[serde(skip)]
     overwrite_output_dir: bool,
-    /// Go on from a checkpoint's folder, or from the run's last
+    /// Resume from a checkpoint: its folder, or last for the newest in --output-dir
     #[arg(long, value_name = "PATH|last", num_args = 0..=1, default_missing_value = "last")]
     #[serde(skip)]
     resume_from_checkpoint: Option<String>,
-    /// Go on with the run in this folder as its run.json says; flags given besides must agree (see --allow-changes)
+    /// Resume the run in this folder with the flags in its run.json; other flags must match them (see --allow-changes)
     #[arg(long, value_name = "RUN", conflicts_with = "overwrite_output_dir")]
     #[serde(skip)]
     resume: Option<PathBuf>,
-    /// What may differ from the run that is resumed, by the names of flags, such as learning-rate,judge; run.json keeps
-    /// a note of it
+    /// Flags that may differ from those of the resumed run, such as learning-rate,judge; the changes are recorded in run.json
     #[arg(long, value_name = "NAMES", value_delimiter = ',', num_args = 1..)]
     #[serde(skip)]
     allow_changes: Vec<String>,
-    /// Steps between checkpoints; 0: only one at the end
+    /// Steps between checkpoints; 0 saves only one, at the end
     #[arg(long, value_name = "STEPS", default_value_t = 500)]
     save_steps: usize,
-    /// Checkpoints kept [default: all]
+    /// Maximum number of checkpoints to keep; the oldest are deleted [default: all]
     #[arg(long, value_name = "N")]
     save_total_limit: Option<usize>,
-    /// Seed of the order of rows, of a new LoRA adapter and of the samples
+    /// Random seed of the row order, the initial LoRA weights and sampling
     #[arg(long, value_name = "N", default_value_t = 42)]
     seed: u32,
-    /// Show the resolved configuration, the data's tokens and the memory needed, and stop. A folder with the model's
-    /// config.json is enough: without --dataset all rows are as long as the lengths given
+    /// Print the resolved configuration, token counts and memory estimate, then exit. Needs only the model's config.json;
+    /// without --dataset all rows are assumed to have the maximum lengths
     #[arg(long)]
     #[serde(skip)]
     dry_run: bool,
-    /// Dry run: largest storage binding of the GPU in mind, such as 128MiB or 2GiB, rather than of this machine's
+    /// Dry run: maximum storage buffer binding of the target GPU, such as 128MiB or 2GiB [default: this machine's]
     #[arg(long, value_name = "SIZE", requires = "dry_run")]
     #[serde(skip)]
     max_storage_buffer_binding_size: Option<String>,
-    /// Dry run: its largest buffer
+    /// Dry run: maximum buffer size of the target GPU [default: this machine's]
     #[arg(long, value_name = "SIZE", requires = "dry_run")]
     #[serde(skip)]
     max_buffer_size: Option<String>,
-    /// Time every kernel: a table at the end, and a trace for Perfetto [default: RUN/trace.json]
+    /// Profile every kernel: print a table at the end and write a Perfetto trace to FILE [default: RUN/trace.json]
     #[arg(long, value_name = "FILE", num_args = 0..=1)]
     #[serde(skip)]
     profile: Option<Option<PathBuf>>,
-    /// Write report.html into the run's folder at its end, an interruption included
+    /// Write report.html to the run folder at the end of the run, also when it is interrupted
     #[arg(long)]
     report: bool,
-    /// Show the run on a page of this machine, with buttons to pause, save and stop it; its address is printed
+    /// Serve a page with the progress of the run and buttons to pause, save and stop it; prints its address
     #[cfg(feature = "ui")]
     #[arg(long)]
     #[serde(skip)]
     ui: bool,
-    /// Port of the page [default: a free one]
+    /// Port of the page [default: a free port]
     #[cfg(feature = "ui")]
     #[arg(long, value_name = "PORT", requires = "ui")]
     #[serde(skip)]
     ui_port: Option<u16>,
-    /// Address of an interface on which others can reach the page; what is sent is not encrypted [default: this machine alone]
+    /// IP address on which the page is served; other machines can reach it, without encryption [default: loopback only]
     #[cfg(feature = "ui")]
     #[arg(long, value_name = "IP", requires = "ui")]
     #[serde(skip)]
     ui_address: Option<std::net::IpAddr>,
-    /// Where metrics go besides metrics.jsonl: tensorboard (an event file in the run's folder) or none
+    /// Additional destination of metrics besides metrics.jsonl: tensorboard (an event file in the run folder) or none
     #[arg(long, value_name = "WHERE", default_value = "none")]
     report_to: String,
 
-    /// Rows (prompts, pairs) of a micro-batch [default: 16 in align, 8 in sft and dpo]
+    /// Number of rows (prompts or pairs) per micro-batch [default: align: 16; sft, dpo, reward: 8]
     #[arg(long, value_name = "N", help_heading = "Data", alias = "batch-size")]
     per_device_train_batch_size: Option<usize>,
-    /// Micro-batches of a step
+    /// Number of micro-batches per step
     #[arg(long, value_name = "N", help_heading = "Data", default_value_t = 1)]
     gradient_accumulation_steps: usize,
-    /// Steps; -1: what --num-train-epochs makes
+    /// Number of training steps; -1 uses --num-train-epochs
     #[arg(long, value_name = "N", help_heading = "Data", aliases = ["steps", "iters"], default_value_t = -1)]
     max_steps: i64,
-    /// Passes over the rows
+    /// Number of passes over the dataset
     #[arg(long, value_name = "N", help_heading = "Data", aliases = ["epochs", "num-epochs"], default_value_t = 1.0)]
     num_train_epochs: f64,
-    /// Take the rows in the file's order
+    /// Train on the rows in the order of the file
     #[arg(long, help_heading = "Data")]
     no_shuffle: bool,
-    /// Skip rows with a longer prompt; nothing is cut [default: what the model takes]
+    /// Maximum number of tokens of a prompt; rows with longer prompts are skipped, not truncated [default: the model's context
+    /// length]
     #[arg(long, value_name = "TOKENS", help_heading = "Data")]
     max_prompt_length: Option<usize>,
-    /// Skip rows that are longer, prompt and completion together (in align, prompt and longest response); nothing is cut
-    /// [default: what the model takes]
+    /// Maximum number of tokens of a row, prompt and completion together (align: prompt and longest response); longer rows
+    /// are skipped, not truncated [default: the model's context length]
     #[arg(long, value_name = "TOKENS", help_heading = "Data", alias = "max-seq-length")]
     max_length: Option<usize>,
 
@@ -148,18 +148,18 @@ struct TrainArgs {
     gpu: GpuArgs,
 }
 
-/// What `align` and `dpo` call the columns of a preference set; `align` uses only its prompts.
+/// The columns of a preference dataset, in `align`, `dpo` and `reward`; `align` uses only the prompts.
 #[derive(Debug, Args, Serialize)]
 #[command(next_help_heading = "Data")]
 #[serde(rename_all = "kebab-case")]
 struct PairColumns {
-    /// What the dataset calls its prompt
+    /// Column of the prompt
     #[arg(long, value_name = "NAME", default_value = "prompt")]
     prompt_column: String,
-    /// What it calls the better answer
+    /// Column of the chosen response
     #[arg(long, value_name = "NAME", default_value = "chosen")]
     chosen_column: String,
-    /// What it calls the worse answer
+    /// Column of the rejected response
     #[arg(long, value_name = "NAME", default_value = "rejected")]
     rejected_column: String,
 }
@@ -198,36 +198,34 @@ pub(crate) struct AlignArgs {
     #[command(flatten)]
     #[serde(flatten)]
     policy_loss: PolicyLossArgs,
-    /// Responses to each prompt; of more than 2 the best is set against the worst, rloo and grpo learn from all [default: 2,
-    /// grpo 8]
+    /// Number of responses to each prompt; with more than 2, see --pairs; rloo and grpo use all of them [default: 2; grpo: 8]
     #[arg(long, value_name = "K", alias = "num-generations", help_heading = "Sampling")]
     num_samples: Option<usize>,
     #[command(flatten)]
     #[serde(flatten)]
     judge: JudgeArgs,
-    /// Weigh the loss by the judge's probability rather than take its verdict as certain
+    /// Use the judge's probability as a soft label instead of its verdict as a hard label
     #[arg(long, help_heading = "Judge")]
     soft_labels: bool,
-    /// Learn from a prompt's best response against its worst, or from all pairs with a preference
+    /// Pairs to train on: best-worst for a prompt's best and worst response, or all for all pairs with a preference
     #[arg(long, value_name = "best-worst|all", help_heading = "Judge", default_value = "best-worst")]
     pairs: String,
-    /// Learn from a pair only where the judge is at least so sure, 0.5 to 1
+    /// Minimum probability of the judge's verdict for a pair to be trained on, 0.5 to 1
     #[arg(long, value_name = "P", help_heading = "Judge", default_value_t = 0.5)]
     min_confidence: f64,
-    /// Draw N times the prompts of a step, and ask about the pairs on which the policy is least sure: of each prompt's answers
-    /// the two whose implicit rewards are closest
+    /// Active learning: sample N times the prompts of a step and judge only the pairs with the smallest difference of implicit
+    /// rewards
     #[arg(long, value_name = "N", help_heading = "Judge", default_value_t = 1)]
     active: usize,
-    /// Ask about the pairs of the first N prompts both ways round, where the judge does not do so itself (command, or
-    /// --judge-orders one), to see whether it prefers a position
+    /// Number of prompts, from the first one on, whose pairs are judged in both orders to measure position bias, with judges
+    /// that see one order (command, --judge-orders one)
     #[arg(long, value_name = "N", help_heading = "Judge", default_value_t = 64)]
     judge_probes: usize,
-    /// End the run when more than this share of the verdicts is unusable
-    /// [default: 0.5; human 1, as a person may skip]
+    /// Maximum fraction of invalid verdicts; the run fails above it [default: 0.5; human: 1, since a person may skip pairs]
     #[arg(long, value_name = "SHARE", help_heading = "Judge")]
     max_invalid_ratio: Option<f64>,
-    /// Steps that a judge elsewhere (command, openai, human, an ensemble with one of them) is asked about ahead, while the model
-    /// learns: their answers are off-policy by as many steps [default: 0, human 1]
+    /// Number of steps whose pairs are judged ahead while the policy trains, with judges outside this process (command, openai,
+    /// human, or an ensemble with one of them); responses are off-policy by as many steps [default: 0; human: 1]
     #[arg(long, value_name = "N", help_heading = "Judge")]
     async_level: Option<usize>,
     #[command(flatten)]
@@ -245,7 +243,7 @@ pub(crate) struct DpoArgs {
     #[command(flatten)]
     #[serde(flatten)]
     columns: PairColumns,
-    /// Do not end completions with the end-of-sequence token
+    /// Do not append the end-of-sequence token to completions
     #[arg(long, help_heading = "Data")]
     no_append_eos: bool,
     #[command(flatten)]
@@ -269,10 +267,10 @@ pub(crate) struct RewardArgs {
     #[command(flatten)]
     #[serde(flatten)]
     columns: PairColumns,
-    /// Do not end completions with the end-of-sequence token
+    /// Do not append the end-of-sequence token to completions
     #[arg(long, help_heading = "Data")]
     no_append_eos: bool,
-    /// The weight of (chosen + rejected)^2 in the loss, which keeps scores around 0; usual is 0.01
+    /// Coefficient of the loss term (chosen + rejected)^2, which keeps scores centred at 0; 0.01 is usual
     #[arg(long, value_name = "C", help_heading = "Loss", default_value_t = 0.0)]
     center_rewards_coefficient: f64,
     #[command(flatten)]
@@ -287,13 +285,13 @@ pub(crate) struct SftArgs {
     #[command(flatten)]
     #[serde(flatten)]
     train: TrainArgs,
-    /// What the dataset calls its prompt
+    /// Column of the prompt
     #[arg(long, value_name = "NAME", help_heading = "Data", default_value = "prompt")]
     prompt_column: String,
-    /// What it calls the completion of a prompt
+    /// Column of the completion
     #[arg(long, value_name = "NAME", help_heading = "Data", default_value = "completion")]
     completion_column: String,
-    /// What it calls a text without a prompt
+    /// Column of a text without a prompt
     #[arg(
         long,
         value_name = "NAME",
@@ -302,15 +300,15 @@ pub(crate) struct SftArgs {
         default_value = "text"
     )]
     text_column: String,
-    /// What it calls a conversation that is learnt whole
+    /// Column of a conversation
     #[arg(long, value_name = "NAME", help_heading = "Data", default_value = "messages")]
     messages_column: String,
-    /// Do not end completions with the end-of-sequence token
+    /// Do not append the end-of-sequence token to completions
     #[arg(long, help_heading = "Data")]
     no_append_eos: bool,
 }
 
-/// Defaults that differ between the commands; learning rates are those at a hidden size of 2048.
+/// Defaults that differ between the commands. Learning rates are for a hidden size of 2048.
 struct Defaults {
     learning_rate: f64,
     learning_rate_lora: f64,
@@ -346,20 +344,20 @@ impl AlignArgs {
             OnlineLoss::Policy(loss) => {
                 let of_pairs = [
                     ("--soft-labels", self.soft_labels, "has no labels"),
-                    ("--pairs", pairs == PairChoice::All, "learns from all responses to a prompt"),
-                    ("--min-confidence", sure > 0.5, "learns from all responses to a prompt"),
+                    ("--pairs", pairs == PairChoice::All, "trains on all responses to a prompt"),
+                    ("--min-confidence", sure > 0.5, "trains on all responses to a prompt"),
                 ];
                 if let Some((flag, _, why)) = of_pairs.into_iter().find(|(_, given, _)| *given) {
-                    let why = format!("is for losses on pairs: {} {why}, so leave it out", loss.name());
+                    let why = format!("is for losses on pairs: {} {why}; leave it out", loss.name());
                     return Err(Error::config(flag, why));
                 }
             }
         }
-        // On scores as on preferences, as its authors and TRL have it.
+        // 0.9 for preference losses and 1 for policy gradients, as in their papers and TRL.
         let temperature = if loss.preference().is_some() { 0.9 } else { 1.0 };
         let sampling = self.sampling.plan(temperature, 64)?;
         if sampling.params.temperature == 0.0 {
-            let why = "0 makes all responses to a prompt equal, so that nothing is left to compare: raise it";
+            let why = "0 makes all responses to a prompt identical, so there is nothing to compare: raise it";
             return Err(Error::config("--temperature", why));
         }
         let usual = match &loss {
@@ -370,16 +368,16 @@ impl AlignArgs {
         let person = judge.desk().is_some();
         let k = *self.num_samples.get_or_insert(usual);
         let share = *self.max_invalid_ratio.get_or_insert(if person { 1.0 } else { 0.5 });
-        ensure(k >= 2, "--num-samples", k, "2 or more: responses are compared with each other")?;
+        ensure(k >= 2, "--num-samples", k, "2 or more, which is needed to compare responses")?;
         ensure((0.0..=1.0).contains(&share), "--max-invalid-ratio", share, "between 0 and 1")?;
         let level = *self.async_level.get_or_insert(if person { 1 } else { 0 });
-        ensure(level <= 64, "--async-level", level, "at most 64: answers are off-policy by as many steps")?;
+        ensure(level <= 64, "--async-level", level, "at most 64: responses are off-policy by as many steps")?;
         if train.options.overwrite {
             refuse_own_input(train.options.folder(), &self.judge.inputs())?;
         }
         if level > 0 && !judge.is_remote() {
             let why = format!(
-                "is {level}, which is for --judge command, openai and human: other judges leave nothing to wait for"
+                "is {level}, but only --judge command, openai and human can run ahead of training: leave it out"
             );
             return Err(Error::config("--async-level", why));
         }
@@ -411,7 +409,7 @@ impl DpoArgs {
         train.options.reference_sync = self.reference.plan()?;
         let loss = self.loss.plan()?;
         if loss.needs_reference_samples() {
-            let why = "xpo needs pairs of which the reference drew one response: oaif align draws such pairs";
+            let why = "xpo needs pairs with one response of the reference model: use oaif align, which samples them";
             return Err(Error::config("--loss", why));
         }
         let dpo = DpoOptions { loss, append_eos: !self.no_append_eos };
@@ -427,7 +425,7 @@ impl RewardArgs {
         train.columns = self.columns.columns();
         let centre = self.center_rewards_coefficient;
         let usable = centre >= 0.0 && (centre as f32).is_finite();
-        ensure(usable, "--center-rewards-coefficient", centre, "a number from 0 on")?;
+        ensure(usable, "--center-rewards-coefficient", centre, "0 or a positive number")?;
         let held_out = self.evaluation.plan(512)?;
         train.config = resolved(&self)?;
         let reward =
@@ -451,13 +449,14 @@ impl SftArgs {
     }
 }
 
-/// The flags with their values once `plan` has filled in what was not given.
+/// The flags with their values, after `plan` has filled in the defaults.
 fn resolved(args: &impl Serialize) -> Result<Value> {
-    serde_json::to_value(args).map_err(|e| Error::config("arguments", format!("cannot be written down: {e}")))
+    serde_json::to_value(args)
+        .map_err(|e| Error::config("arguments", format!("cannot be written as JSON: {e}")))
 }
 
 impl TrainArgs {
-    /// Fills in what was not given; `columns` and `config` are the caller's.
+    /// Fills in the defaults. The caller sets `columns` and `config`.
     fn plan(&mut self, defaults: &Defaults) -> Result<TrainPlan> {
         let (adapter, gpu) = (self.adapter.plan()?, self.gpu.plan(self.profile.is_some()));
         let lora = self.lora.plan(adapter.is_some())?;
@@ -470,7 +469,7 @@ impl TrainArgs {
         let max_steps = match self.max_steps {
             -1 => None,
             n if n > 0 => Some(n as usize),
-            n => return unusable("--max-steps", n, "1 or more, or -1 for what --num-train-epochs makes"),
+            n => return unusable("--max-steps", n, "1 or more, or -1 to use --num-train-epochs"),
         };
         let epochs = self.num_train_epochs;
         ensure(epochs > 0.0 && epochs.is_finite(), "--num-train-epochs", epochs, "a positive number")?;
@@ -484,7 +483,7 @@ impl TrainArgs {
             "0 (no clipping) or a positive number",
         )?;
         if self.overwrite_output_dir && self.resume_from_checkpoint.is_some() {
-            let why = "would delete what --resume-from-checkpoint goes on from: give one of the two";
+            let why = "would delete the run that --resume-from-checkpoint resumes: give one of the two";
             return Err(Error::config("--overwrite-output-dir", why));
         }
         let output_dir = run_dir(self.output_dir.as_deref().unwrap_or(Path::new("")))?;
@@ -502,7 +501,7 @@ impl TrainArgs {
             "tensorboard" => true,
             other => {
                 let why = format!(
-                    "{other:?} is not known: give tensorboard or none (metrics.jsonl in the run's folder has everything)"
+                    "{other:?} is not known: give tensorboard or none (metrics.jsonl in the run folder has all metrics)"
                 );
                 return Err(Error::config("--report-to", why));
             }
@@ -564,7 +563,7 @@ impl TrainArgs {
 }
 
 impl TrainArgs {
-    /// The limits given, with WebGPU's own for the rest.
+    /// The limits that were given, with WebGPU's defaults for the others.
     fn limits(&self) -> Result<Option<Limits>> {
         let bytes = |flag, text: &Option<String>| text.as_ref().map(|t| size(flag, t)).transpose();
         let binding = bytes("--max-storage-buffer-binding-size", &self.max_storage_buffer_binding_size)?;
@@ -580,7 +579,7 @@ impl TrainArgs {
     }
 }
 
-/// Bytes, from a number of them or of KiB, MiB or GiB.
+/// Parses a number of bytes, KiB, MiB or GiB.
 fn size(flag: &str, text: &str) -> Result<u64> {
     let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
     let shift = match text[digits.len()..].trim() {

@@ -1,4 +1,4 @@
-//! What the commands that train ask for, checked, and what they read.
+//! The checked plans of the training commands, and the inputs that they read.
 
 use std::path::PathBuf;
 
@@ -20,26 +20,26 @@ use crate::ui::UiOptions;
 #[derive(Debug)]
 pub(crate) struct TrainPlan {
     pub model: PathBuf,
-    /// The files of its rows, or their name on the hub; none in a dry run alone.
+    /// The files of the rows, or their name on the Hub; empty only in a dry run.
     pub dataset: Vec<PathBuf>,
     pub columns: Columns,
     pub options: TrainOptions,
-    /// Where no learning rate is given: the one for a model of [`WIDTH`].
+    /// The default learning rate of a model of [`WIDTH`], if none was given.
     pub usual_rate: Option<f64>,
     pub gpu: GpuPlan,
     pub dry_run: bool,
-    /// Those of the GPU in mind, for a dry run.
+    /// The limits of the target GPU, for a dry run.
     pub limits: Option<Limits>,
-    /// Where the trace goes, when `gpu.profile`.
+    /// The file of the trace, with `gpu.profile`.
     pub trace: Option<PathBuf>,
     /// Write the report at the end.
     pub report: bool,
-    /// Where the run's page is to be had, if it is to be.
+    /// Where to serve the page of the run, with `--ui`.
     #[cfg(feature = "ui")]
     pub ui: Option<UiOptions>,
-    /// Where a rank other than 0 works.
+    /// The working folder of a rank other than 0.
     pub rank_folder: Option<TempDir>,
-    /// Every flag with its resolved value, for `run.json`. Itself a `--config` file that repeats the run.
+    /// All flags with their resolved values, for `run.json`, which is also a `--config` file that repeats the run.
     pub config: Value,
 }
 
@@ -49,7 +49,7 @@ pub(crate) struct AlignPlan {
     pub train: TrainPlan,
     pub align: AlignOptions,
     pub judge: JudgeConfig,
-    /// What it is evaluated on.
+    /// The rows of the evaluation.
     pub held_out: Option<HeldOut>,
 }
 
@@ -58,7 +58,7 @@ pub(crate) struct AlignPlan {
 pub(crate) struct DpoPlan {
     pub train: TrainPlan,
     pub dpo: DpoOptions,
-    /// What it is evaluated on.
+    /// The rows of the evaluation.
     pub held_out: Option<HeldOut>,
 }
 
@@ -67,7 +67,7 @@ pub(crate) struct DpoPlan {
 pub(crate) struct RewardPlan {
     pub train: TrainPlan,
     pub reward: RewardOptions,
-    /// What it is evaluated on.
+    /// The rows of the evaluation.
     pub held_out: Option<HeldOut>,
 }
 
@@ -75,7 +75,7 @@ pub(crate) struct RewardPlan {
 #[derive(Debug)]
 pub(crate) struct SftPlan {
     pub train: TrainPlan,
-    /// End every completion with the end-of-sequence token.
+    /// Append the end-of-sequence token to completions.
     pub append_eos: bool,
 }
 
@@ -90,7 +90,7 @@ fn rate_of_width(rate: f64, width: usize) -> f64 {
 }
 
 impl TrainPlan {
-    /// What it reads of models: a dry run needs no weights.
+    /// The parts of models to read: a dry run needs no weights.
     fn model(&self) -> What {
         if self.dry_run { What::ModelWithoutWeights } else { What::Model }
     }
@@ -111,7 +111,7 @@ impl Fetch for TrainPlan {
     }
 
     fn complete(&mut self) {
-        // A model that cannot be read is an error when it is loaded.
+        // Loading the model reports any error.
         let Some((rate, model)) = self.usual_rate.take().zip(ModelConfig::load(&self.model).ok()) else {
             return;
         };

@@ -58,7 +58,7 @@ pub fn run(plan: AlignPlan) -> Result<()> {
     })
 }
 
-/// What the judge holds of a measuring `gpu`. Of its model, config.json is enough.
+/// Allocates the judge's memory on a measuring `gpu`. Its model needs only config.json.
 fn measured(gpu: &Gpu, plan: JudgeConfig, dtype: Option<FrozenFormat>) -> Result<Box<dyn Any>> {
     if let JudgeConfig::Ensemble { members, .. } = plan {
         let held = members.into_iter().map(|member| measured(gpu, member, dtype));

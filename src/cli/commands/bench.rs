@@ -16,10 +16,10 @@ use crate::judge::rule::Rule;
 use about::About;
 use output::Output;
 
-/// The parts of a training pass are timed as a public table does it, where nothing else is asked for.
+/// The default batch of the `passes` suite: 1 × 128, as in published benchmarks.
 const PASS: Batch = Batch { sequences: 1, length: 128 };
 
-/// What is left of a suite after the filter.
+/// The cases of a suite after the filter.
 enum Work {
     Kernels(Vec<Recipe<Gpu>>),
     Model(Held, Vec<Recipe>),
@@ -34,17 +34,17 @@ pub fn run(plan: BenchPlan) -> Result<()> {
         suites.extend(work(*suite, &plan, &gpu)?.map(|work| (name(*suite), work)));
     }
     if suites.is_empty() {
-        return Err(Error::config("--filter", format!("{:?} is in no case's name", plan.filter)));
+        return Err(Error::config("--filter", format!("no case has {:?} in its name", plan.filter)));
     }
     let mut bench = Bench::new(gpu.clone(), plan.runs)?;
     let names = suites.iter().map(|(name, _)| *name).collect();
     let mut out = Output::new(plan.form, plan.compare.as_deref().zip(earlier), names);
     out.begin(&About::new(&bench))?;
-    // The model of one suite serves the next, if that holds it alike.
+    // A suite reuses the model of the one before, if its weights have the same format.
     let mut last: Option<Subject> = None;
     for (suite, work) in suites {
         let (Work::Model(held, _) | Work::Align(held)) = &work else {
-            let Work::Kernels(recipes) = work else { unreachable!("the two others are above") };
+            let Work::Kernels(recipes) = work else { unreachable!("the other two are matched above") };
             out.heading(suite, None)?;
             for recipe in recipes {
                 measure(&bench, &mut out, recipe, &gpu)?;
@@ -60,7 +60,7 @@ pub fn run(plan: BenchPlan) -> Result<()> {
         out.heading(suite, Some(&subject.about()))?;
         match work {
             Work::Model(_, recipes) => match plan.sweep {
-                // A series is measured by turns.
+                // The cases of a series are measured alternately.
                 Some(sweep) => {
                     let cases: Result<Vec<Case>> = recipes.into_iter().map(|r| r.make(&subject)).collect();
                     let measured = bench.measure(&mut cases?)?;
@@ -87,7 +87,7 @@ pub fn run(plan: BenchPlan) -> Result<()> {
     out.end()
 }
 
-/// One case at a time, each told when it is done. One that the GPU has no room for is told, and the next one's turn comes.
+/// Measures and prints one case. A case that does not fit on the GPU is printed as skipped.
 fn measure<On>(bench: &Bench, out: &mut Output, recipe: Recipe<On>, on: &On) -> Result<()> {
     let (suite, name) = (recipe.suite, recipe.name.clone());
     match recipe.make(on).and_then(|case| bench.measure(&mut [case])) {
@@ -108,7 +108,7 @@ fn name(suite: Suite) -> &'static str {
     }
 }
 
-/// What a suite has to do; `None` where nothing of it is asked for.
+/// The cases of a suite; `None` if the filter leaves none.
 fn work(suite: Suite, plan: &BenchPlan, gpu: &Gpu) -> Result<Option<Work>> {
     let asked = |case: &str| format!("{} {case}", name(suite)).to_lowercase().contains(&plan.filter);
     let of_model = |held, mut recipes: Vec<Recipe>| {

@@ -13,14 +13,15 @@ use crate::generate::Chat;
 use crate::train::Policy;
 
 const HELP: &str =
-    "a line is what you say; /new begins another conversation, /exit or the end of the input ends";
+    "type a message; /new starts a new conversation, /exit or the end of the input ends the chat";
 
 pub fn run(plan: ChatPlan) -> Result<()> {
     let gpu = plan.gpu.open()?;
     let policy = Policy::frozen(&gpu, &plan.model, plan.adapter.as_deref(), plan.base_dtype).wait()?;
     warn_of(&policy.model);
     if policy.template.is_none() {
-        let why = "has no chat template, so that it cannot be talked with: continue texts with oaif generate --prompt";
+        let why =
+            "has no chat template, which oaif chat needs: use oaif generate --prompt to continue a text";
         return Err(Error::file(&plan.model, why));
     }
     let asked = io::stdin().is_terminal();
@@ -37,19 +38,21 @@ pub fn run(plan: ChatPlan) -> Result<()> {
             "" => {}
             "/exit" | "/quit" => break,
             "/new" => chat.begin(system),
-            command if command.starts_with('/') => say(format_args!("oaif: {command} is no command: {HELP}")),
+            command if command.starts_with('/') => {
+                say(format_args!("oaif: {command} is not a command: {HELP}"))
+            }
             text => answer(&mut chat, text)?,
         }
     }
     Ok(())
 }
 
-/// The lines of standard input, asked for where somebody types them.
+/// The lines of standard input, with a prompt in a terminal.
 fn lines(asked: bool) -> impl Iterator<Item = Result<String>> {
     let mut input = io::stdin().lock();
     std::iter::from_fn(move || {
         if asked {
-            // A prompt that cannot be written is no reason to stop.
+            // Errors of writing the prompt are ignored.
             let _ = write!(io::stderr().lock(), "> ").and_then(|()| io::stderr().flush());
         }
         let mut line = String::new();
@@ -61,13 +64,14 @@ fn lines(asked: bool) -> impl Iterator<Item = Result<String>> {
     })
 }
 
-/// Says a text and prints the answer. What the template or the context has no place for is told, and not said.
+/// Sends a message and prints the response. A message that the template refuses or that does not fit the context is reported
+/// and dropped.
 fn answer(chat: &mut Chat, text: &str) -> Result<()> {
     let mut answer = match chat.say(text).wait() {
         Ok(answer) => answer,
         Err(Error::TooLong { tokens, limit, .. }) => {
             say(format_args!(
-                "oaif: the conversation has {tokens} tokens, and the model reads {limit} at most: /new begins another"
+                "oaif: the conversation has {tokens} tokens, but the model takes at most {limit}: /new starts a new one"
             ));
             return Ok(());
         }

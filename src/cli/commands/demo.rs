@@ -1,4 +1,4 @@
-//! `oaif demo`: the whole loop on the small world's own models, from the first sample to a report.
+//! `oaif demo`: a complete online run with the built-in models, including evaluation and report.
 
 mod page;
 
@@ -26,9 +26,9 @@ use crate::report::Estimate;
 use crate::train::run_dir::{REPORT, RUN, RunDir, SUMMARY, checkpoints};
 use crate::train::{AlignRun, Observer, Policy, Sources};
 
-/// Posts that prompts are drawn from, in an order of the seed's.
+/// Number of posts that prompts are drawn from, in random order.
 const PROMPTS: usize = 10_000;
-/// The seed that summaries of held-out posts are drawn with, whatever the run's.
+/// The seed of the summaries of held-out posts, independent of the run's seed.
 const EXAM_SEED: u32 = 1;
 
 pub fn run(plan: DemoPlan) -> Result<()> {
@@ -41,13 +41,13 @@ pub fn run(plan: DemoPlan) -> Result<()> {
     console.phase("opening the GPU");
     let gpu = plan.gpu.open()?;
     console.phase("loading the models");
-    // A folder that cannot be used is refused before anything is said.
+    // A folder that cannot be used is refused before anything is printed.
     RunDir::create(dir, &plan.train.start(), None)?;
     let models = Models::unpack()?;
     let policy = Policy::load(&gpu, &models.policy(), &plan.train).wait()?;
     let judge = models.judge(&gpu, plan.judge_kind, plan.judge, Orders::Both, plan.instruction).wait()?;
     say(format_args!(
-        "A policy of {} thousand parameters learns to write summaries, from a {} {} judge's taste for what is \"{}\".",
+        "A policy of {} thousand parameters learns to write summaries; the judge ({}, {}) prefers those that are \"{}\".",
         policy.model.base().iter().map(Weight::elements).sum::<usize>() / 1000,
         plan.judge,
         plan.judge_kind,
@@ -70,13 +70,13 @@ pub fn run(plan: DemoPlan) -> Result<()> {
     conclude(&results, dir)
 }
 
-/// Refuses to go on with a run that was about something else.
+/// Refuses to resume a run with other settings.
 fn same_question(dir: &Path, config: &Value) -> Result<()> {
     let Some(run) = files::read_json_if_present(&dir.join(RUN))? else { return Ok(()) };
     for key in ["instruction", "judge", "judge-kind", "loss", "beta", "learning-rate", "steps"] {
         if run[key] != config[key] {
             let why = format!(
-                "{} here, but the run in {} was begun with {}: make them the same, or begin a new run",
+                "is {}, but the run in {} was started with {}: give the same value, or start a new run",
                 config[key],
                 dir.display(),
                 run[key]
@@ -87,7 +87,7 @@ fn same_question(dir: &Path, config: &Value) -> Result<()> {
     Ok(())
 }
 
-/// The policy as it was after some steps, against π₀.
+/// The policy after some number of steps, compared with the starting policy π₀.
 struct Stage {
     step: usize,
     summaries: Vec<String>,
@@ -99,13 +99,13 @@ struct Stage {
     judge: Tally,
 }
 
-/// What became of the policy; the first stage is π₀.
+/// The evaluation of π₀, the first stage, and of each checkpoint.
 struct Results {
     exam: Exam,
     stages: Vec<Stage>,
 }
 
-/// Puts π₀ and each checkpoint to the test, before the oracle and the judge that did not judge.
+/// Evaluates π₀ and each checkpoint with the oracle and with the evaluation judge, which took no part in training.
 fn examine(gpu: &Gpu, models: &Models, instruction: Instruction, exam: Exam, dir: &Path) -> Result<Results> {
     let mut judge = models.evaluation_judge(gpu, instruction).wait()?;
     let mut stages: Vec<Stage> = Vec::new();
@@ -125,9 +125,9 @@ fn examine(gpu: &Gpu, models: &Models, instruction: Instruction, exam: Exam, dir
         let (utility, words) = (mean(&|q| instruction.utility(q)), mean(&|q| q.words as f64));
         let rate = oracle.win_rate();
         match step {
-            0 => say(format_args!("step 0: {words:.1} words a summary")),
+            0 => say(format_args!("step 0: {words:.1} words per summary")),
             _ => say(format_args!(
-                "step {step}: the oracle prefers {:.1} % to the start's, {words:.1} words",
+                "step {step}: the oracle prefers {:.1} % to those of step 0, {words:.1} words per summary",
                 100.0 * rate.value
             )),
         }
@@ -145,7 +145,7 @@ impl Results {
         self.stages.last().expect("π₀ is one")
     }
 
-    /// `summary.json`. Rates leave ties out; lengths are in words; the wall time is this process's.
+    /// `summary.json`. Win rates exclude ties, lengths are in words, the wall time is that of this process.
     fn summary(&self, wall_s: f64) -> Value {
         let (before, after) = (self.before(), self.after());
         let [oracle, judge] = [after.oracle.win_rate(), after.judge.win_rate()];
@@ -179,7 +179,7 @@ impl Results {
     }
 }
 
-/// The end, in words.
+/// Prints the results.
 fn conclude(results: &Results, dir: &Path) -> Result<()> {
     let (before, after) = (results.before(), results.after());
     let rate = |tally: &Tally| {
@@ -192,11 +192,11 @@ fn conclude(results: &Results, dir: &Path) -> Result<()> {
                 100.0 * high,
                 tally.ties
             ),
-            false => "nothing but ties".into(),
+            false => "only ties".into(),
         }
     };
     print(format!(
-        "After {} steps, on {} held-out posts, against the policy at the start:",
+        "After {} steps, on {} held-out posts, against the starting policy:",
         after.step,
         results.exam.texts().len()
     ))?;

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::gpu::{Arithmetic, ChosenTile, GpuSummary, Products, StagedProducts, UnrolledTiles, list_gpus};
 use crate::ops::{CaseReport, all_cases};
 
-/// What a rank has.
+/// The host, the GPU and the test results of a rank.
 #[derive(Serialize, Deserialize)]
 struct OfRank {
     host: String,
@@ -35,7 +35,7 @@ impl Display for OfRank {
     }
 }
 
-/// This machine's name.
+/// The host name.
 fn host() -> String {
     #[cfg(unix)]
     return rustix::system::uname().nodename().to_string_lossy().into_owned();
@@ -47,7 +47,7 @@ pub fn run(mut plan: DoctorPlan) -> Result<()> {
     let (gpus, ranks) = (list_gpus().wait(), ranks());
     plan.gpu.choose_for(&ranks, &gpus);
     let (gpu, wrong_arithmetic, tuned) = plan.gpu.open_checked()?;
-    // The cases' shapes are nobody's: no tiles are measured for them.
+    // A copy of the tuning, so that no tiles are measured for the shapes of the test cases.
     let checked = gpu.with_tuning(gpu.tuning());
     let reports = all_cases().iter().map(|case| case.check(&checked).wait()).collect::<Result<Vec<_>>>()?;
     let failed: Vec<&CaseReport> = reports.iter().filter(|r| !r.passed()).collect();
@@ -91,34 +91,36 @@ pub fn run(mut plan: DoctorPlan) -> Result<()> {
         let limits = gpu.limits();
         let mib = |bytes: u64| bytes >> 20;
         crate::cli::print(format!(
-            "largest binding {} MiB, buffer {} MiB",
+            "maximum storage binding {} MiB, maximum buffer {} MiB",
             mib(limits.binding),
             mib(limits.buffer)
         ))?;
         crate::cli::print(format!("tier {}", gpu.tier()))?;
         match gpu.tuning().products {
             Products::Staged(StagedProducts { chosen, .. }) if chosen.is_empty() => {
-                crate::cli::print("products: tiles by shape, until a run measures its own".to_owned())?;
+                crate::cli::print(
+                    "matrix products: default tiles by shape, until a run measures its own".to_owned(),
+                )?;
             }
             Products::Staged(StagedProducts { chosen, .. }) => {
                 for ChosenTile { class, tile } in chosen {
-                    crate::cli::print(format!("products {class}: {tile}"))?;
+                    crate::cli::print(format!("matrix products, {class}: {tile}"))?;
                 }
             }
             Products::Unrolled(UnrolledTiles { few_rows, rows, columns }) => {
                 for (what, tile) in [("rows", rows), ("few rows", few_rows), ("columns", columns)] {
-                    crate::cli::print(format!("products of {what}: {tile}"))?;
+                    crate::cli::print(format!("matrix products, {what}: {tile}"))?;
                 }
             }
         }
-        crate::cli::print(format!("products with f16 matrices: {}", gpu.arithmetic()))?;
+        crate::cli::print(format!("matrix products with f16 weights: {}", gpu.arithmetic()))?;
         let tiles = tuned.wrong.iter().cloned();
         let on_gpu = tuned.wrong_on_gpu.iter().map(|case| format!("the kernels for GPUs, in {case}"));
         for what in tiles.chain(on_gpu).chain(wrong_arithmetic.iter().map(Arithmetic::to_string)) {
-            crate::cli::print(format!("never used, since its results are WRONG: {what}"))?;
+            crate::cli::print(format!("not used, because its results are WRONG: {what}"))?;
         }
         crate::cli::print(format!(
-            "measured: {:.1} GFLOP/s multiply-add, {:.1} GB/s, {:.0} µs a launch, {:.0} µs a submit",
+            "measured: {:.1} GFLOP/s multiply-add, {:.1} GB/s, {:.0} µs per launch, {:.0} µs per submit",
             ceilings.gflops, ceilings.gigabytes_per_second, ceilings.launch_us, ceilings.submit_us
         ))?;
         let shown = |r: &&CaseReport| plan.kernels || !r.passed();
@@ -140,7 +142,7 @@ pub fn run(mut plan: DoctorPlan) -> Result<()> {
     match failed.first() {
         None => Ok(()),
         Some(first) => Err(Error::SelfCheck(format!(
-            "{} of {} kernel cases are wrong on this GPU, {} ({}) first: update the driver or choose another --gpu",
+            "{} of {} kernel cases are wrong on this GPU, the first is {} ({}): update the driver or choose another --gpu",
             failed.len(),
             reports.len(),
             first.kernel,

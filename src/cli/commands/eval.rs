@@ -39,25 +39,25 @@ use crate::report::Report;
 use crate::train::run_dir::REPORT;
 use crate::train::{Observer, Policy, judge_of_run};
 
-/// The figures.
+/// File of the results.
 const RESULT: &str = "eval.json";
-/// Both answers to each prompt, with the verdict.
+/// File of both responses to each prompt, with the verdict.
 const ANSWERS: &str = "answers.jsonl";
-/// Files of what is drawn, as it comes.
+/// Files of sampled responses, written during sampling.
 const DRAWN: [&str; 2] = ["answers_a.jsonl", "answers_b.jsonl"];
 
-/// A prompt to be answered.
+/// A prompt of the evaluation.
 struct Task {
-    /// As the dataset has it.
+    /// The prompt in the dataset.
     prompt: Text,
-    /// Whether it is what a user says, to be put in a chat template.
+    /// Whether the prompt is a user message, to which the chat template is applied.
     chat: bool,
-    /// The dataset's answer.
+    /// The reference response of the dataset.
     reference: Option<String>,
 }
 
 impl Task {
-    /// As a policy reads it.
+    /// The prompt for a policy, with the chat template if it applies.
     fn read_by(&self, policy: &Policy) -> Text {
         match (&self.prompt, self.chat && policy.template.is_some()) {
             (Text::Plain(text), true) => {
@@ -69,17 +69,17 @@ impl Task {
     }
 }
 
-/// One side's answers, a place for each prompt; `None` where the policy has no room for one.
+/// The responses of one side, one per prompt; `None` where the prompt leaves no room for a response in the context.
 struct Answers {
     of: Vec<Option<EvaluatedAnswer>>,
-    /// Those that were drawn here: the prompt's number, and its tokens with the answer's.
+    /// Responses sampled in this process: the number of the prompt, and the tokens of prompt and response.
     drawn: Vec<(usize, Tree)>,
     /// Digest of the policy.
     source: Option<String>,
 }
 
 pub fn run(plan: EvalPlan) -> Result<()> {
-    signals::catch_saying("ending; what was answered and judged is kept");
+    signals::catch_saying("stopping; responses and verdicts so far are saved");
     let json = plan.json;
     let output = plan.output.clone();
     let mut console = Console::new();
@@ -88,7 +88,7 @@ pub fn run(plan: EvalPlan) -> Result<()> {
     let (result, config) = done.inspect_err(|error| {
         if matches!(error, Error::Interrupted | Error::Judge { .. }) {
             say(format_args!(
-                "oaif: what was answered and judged is in {}; the same command goes on from there",
+                "oaif: responses and verdicts so far are saved in {}; the same command continues from there",
                 quoted(&output)
             ));
         }
@@ -108,7 +108,7 @@ fn evaluate(plan: EvalPlan, console: &mut Console) -> Result<(EvalResult, Value)
     let mut warnings = plan.warnings.clone();
     console.phase("reading the prompts");
     let tasks = tasks(&plan, &mut warnings)?;
-    // What is wrong with a file is told before anything is made or loaded.
+    // Errors in files are reported before anything is created or loaded.
     let known_a = known(&plan.a, &tasks)?;
     let known_b = known(&plan.b, &tasks)?;
     let gpu = plan.gpu.open()?;
@@ -122,7 +122,7 @@ fn evaluate(plan: EvalPlan, console: &mut Console) -> Result<(EvalResult, Value)
 
     let (mut a, policy) = answers(&plan, &gpu, 0, known_a, &tasks, console)?;
     let model_a = unadapted(&plan, &plan.a, policy.as_ref())?;
-    // What a run began with may have an adapter too.
+    // The starting model of a run may have an adapter too.
     let on_its_start = plan.run.is_none() && policy.as_ref().is_some_and(|p| p.model.adapter().is_some());
     let trees: Vec<Tree> = a.drawn.iter().map(|(_, tree)| tree.clone()).collect();
     let (mut own, mut start) = (None, None);
@@ -147,10 +147,7 @@ fn evaluate(plan: EvalPlan, console: &mut Console) -> Result<(EvalResult, Value)
         a.of[*number].iter_mut().for_each(|answer| answer.kl = Some(own - start));
     }
     if a.source.is_some() && a.source == b.source {
-        warnings.push(
-            "A and B are one and the same policy: what differs between their answers is the luck of the draw"
-                .into(),
-        );
+        warnings.push("A and B are the same policy: their responses differ only by random sampling".into());
     }
     let both: Vec<(String, EvaluatedAnswer, EvaluatedAnswer)> = tasks
         .iter()
@@ -159,13 +156,14 @@ fn evaluate(plan: EvalPlan, console: &mut Console) -> Result<(EvalResult, Value)
         .collect();
     let left_out = tasks.len() - both.len();
     if both.is_empty() {
-        let why =
-            format!("no prompt is left: all {left_out} have as many tokens as the models take, or more");
+        let why = format!(
+            "all {left_out} prompts are too long: they leave no room for a response in the models' context"
+        );
         return Err(Error::config("--dataset", why));
     }
     if left_out > 0 {
         warnings.push(format!(
-            "{left_out} of {} prompts are left out: they leave no room for an answer",
+            "{left_out} of {} prompts are skipped: they leave no room for a response in the models' context",
             tasks.len()
         ));
     }
@@ -176,7 +174,7 @@ fn evaluate(plan: EvalPlan, console: &mut Console) -> Result<(EvalResult, Value)
     warnings.extend(plan.run.as_deref().and_then(|run| trained_with(run, &judged.identity)));
     let second = second.map(|second| second.judge(&gpu, &plan, &pairs, console)).transpose()?;
     if second.as_ref().is_some_and(|second| is_same(&second.identity, &judged.identity)) {
-        warnings.push("the second judge is the judge itself: that the two agree says nothing".into());
+        warnings.push("the second judge is the judge itself: their agreement says nothing".into());
     }
     let members = judged.names();
     let [own_a, own_b] = [&model_a, &model_b].map(|model| judged.has(model));
@@ -188,7 +186,7 @@ fn evaluate(plan: EvalPlan, console: &mut Console) -> Result<(EvalResult, Value)
 
     console.phase("computing the figures");
     let mut result = EvalResult::of(contest(&plan, judged.name, members), &evaluated, judged.used)?;
-    // What a judge decided whose model answered for neither side.
+    // The decisions of a judge whose model wrote the responses of neither side.
     let mut other = None;
     if let Some(second) = second {
         let mut votes = Votes::default();
@@ -206,7 +204,7 @@ fn evaluate(plan: EvalPlan, console: &mut Console) -> Result<(EvalResult, Value)
         result.compare_with(path.display().to_string(), &evaluated, &decisions, None, Usage::default())?;
         other = Some(decisions);
     }
-    // Where both sides are its own, neither gains by it.
+    // If the judge's model wrote both sides, neither side has an advantage.
     if own_a.is_none() != own_b.is_none() {
         let (is_a, own) = (own_a.is_some(), own_a.or(own_b).expect("of one side"));
         result.judged_by_its_own_model(is_a, own, &evaluated, other.as_deref());
@@ -218,18 +216,18 @@ fn evaluate(plan: EvalPlan, console: &mut Console) -> Result<(EvalResult, Value)
     Ok((result, plan.config))
 }
 
-/// Who judges. A judge without a model here takes no room beside the policies: it is opened before them, so that what is wrong
-/// with it is told first.
+/// A judge. One without a local model takes no GPU memory and is opened before the policies, so that its errors are reported
+/// first.
 enum Judge {
     Opened(Box<dyn JudgeQueue>),
     ToLoad(JudgeConfig),
 }
 
-/// What a judge said.
+/// The verdicts of a judge.
 struct Judged {
     name: String,
     identity: BTreeMap<String, String>,
-    /// Of an ensemble.
+    /// The members of an ensemble.
     members: Vec<Member>,
     verdicts: Vec<PairVerdict>,
     used: Usage,
@@ -242,12 +240,12 @@ struct Member {
 }
 
 impl Judged {
-    /// Of an ensemble, its members'.
+    /// The names of the members of an ensemble.
     fn names(&self) -> Vec<String> {
         self.members.iter().map(|member| member.name.clone()).collect()
     }
 
-    /// Whether it judges by this model, or that member of it whose name is given.
+    /// Whether this model is that of the judge or of a member.
     fn has(&self, model: &Option<String>) -> Option<OwnModel> {
         let is_it = |identity: &BTreeMap<String, String>| {
             model.is_some() && identity.get("judge-model") == model.as_ref()
@@ -268,7 +266,7 @@ impl Judge {
         }
     }
 
-    /// Judges the pairs. What is said is kept in the journal, in which judges tell their own rows apart.
+    /// Judges the pairs. Verdicts are kept in the journal, in which each judge finds its own rows.
     fn judge(self, gpu: &Gpu, plan: &EvalPlan, pairs: &[Pair<'_>], console: &mut Console) -> Result<Judged> {
         let queue = match self {
             Judge::Opened(queue) => queue,
@@ -299,12 +297,12 @@ impl Judge {
     }
 }
 
-/// Ends where somebody asked for it.
+/// Returns [`Error::Interrupted`] after a signal.
 fn go_on() -> Result<()> {
     if signals::requests().stops() { Err(Error::Interrupted) } else { Ok(()) }
 }
 
-/// The prompts, at most as many as are wanted.
+/// The prompts, at most `max_prompts`.
 fn tasks(plan: &EvalPlan, warnings: &mut Vec<String>) -> Result<Vec<Task>> {
     let limit = plan.max_prompts;
     let mut tasks: Vec<Task> = match &plan.prompts {
@@ -323,13 +321,13 @@ fn tasks(plan: &EvalPlan, warnings: &mut Vec<String>) -> Result<Vec<Task>> {
         EvalPrompts::AlpacaEval(path) => of_benchmark(read_alpaca_outputs(path)?),
         EvalPrompts::ArenaHard(path) => of_benchmark(read_arena_hard_questions(path)?),
         EvalPrompts::MtBench(path) => {
-            warnings.push("of MT-Bench's two turns the first is answered and judged".into());
+            warnings.push("only the first of MT-Bench's two turns is evaluated".into());
             of_benchmark(read_mt_bench_questions(path)?)
         }
     };
     if tasks.len() > limit {
         tasks.truncate(limit);
-        warnings.push(format!("the first {limit} prompts are taken: --max-prompts takes more"));
+        warnings.push(format!("only the first {limit} prompts are used: raise --max-prompts for more"));
     }
     let before = tasks.len();
     tasks.retain(|task| !task.prompt.is_empty());
@@ -338,18 +336,18 @@ fn tasks(plan: &EvalPlan, warnings: &mut Vec<String>) -> Result<Vec<Task>> {
             0 => "holds no prompt".to_owned(),
             _ => format!("holds {before} prompts, all of them empty"),
         };
-        return Err(Error::config("--dataset", format!("{why}: give prompts to be answered")));
+        return Err(Error::config("--dataset", format!("{why}: give a file with prompts")));
     }
     Ok(tasks)
 }
 
-/// What users say, with the answers that the file has.
+/// The tasks of a benchmark: user messages, with the reference responses of the file.
 fn of_benchmark(prompts: Vec<EvalPrompt>) -> Vec<Task> {
     let task = |EvalPrompt { text, reference }| Task { prompt: Text::Plain(text), chat: true, reference };
     prompts.into_iter().map(task).collect()
 }
 
-/// A's (`number` 0) or B's (1) answers, with the policy that drew them.
+/// The responses of A (`number` 0) or B (1), with the policy that sampled them.
 fn answers(
     plan: &EvalPlan,
     gpu: &Gpu,
@@ -369,7 +367,7 @@ fn answers(
     Ok((answers, Some(policy)))
 }
 
-/// What tells a policy without an adapter from other models, as a judge's identity does: where the judge has a model here.
+/// The fingerprint of a policy without an adapter, in the form of a judge's identity, if the judge has a local model.
 fn unadapted(plan: &EvalPlan, side: &Side, policy: Option<&Policy>) -> Result<Option<String>> {
     match (side, policy) {
         (Side::Policy(PolicyFiles { model, adapter: None }), Some(policy))
@@ -381,7 +379,7 @@ fn unadapted(plan: &EvalPlan, side: &Side, policy: Option<&Policy>) -> Result<Op
     }
 }
 
-/// The answers of a side that draws none.
+/// The responses of a side that needs no sampling.
 fn known(side: &Side, tasks: &[Task]) -> Result<Option<Answers>> {
     match side {
         Side::Policy(_) => Ok(None),
@@ -390,7 +388,7 @@ fn known(side: &Side, tasks: &[Task]) -> Result<Option<Answers>> {
     }
 }
 
-/// Answers that a policy draws, or drew before.
+/// Samples the responses of a policy, except those sampled by an earlier, interrupted command.
 fn draw(
     plan: &EvalPlan,
     policy: &Policy,
@@ -400,7 +398,7 @@ fn draw(
     console: &mut Console,
 ) -> Result<Answers> {
     if plan.chat && policy.template.is_none() {
-        let why = "has no chat template: leave out --chat, and the text itself is continued";
+        let why = "has no chat template: leave out --chat to continue the prompts as plain text";
         return Err(Error::file(&files.model, why));
     }
     let read: Vec<Text> = tasks.iter().map(|task| task.read_by(policy)).collect();
@@ -415,7 +413,7 @@ fn draw(
         max_new_tokens: plan.sampling.max_new_tokens,
         stop: plan.sampling.stop.clone(),
         slots: plan.sampling.slots,
-        // Two draws of one policy are to be two draws.
+        // Different seeds, so that two sides with the same policy get different responses.
         seed: plan.seed.wrapping_add(number as u32),
         first: 0,
     };
@@ -423,7 +421,7 @@ fn draw(
     let mut file = AnswerFile::open(&path, &files.model, files.adapter.as_deref())?;
     let name = ["A", "B"][number];
     let drawn = draw_answers(policy, &prompts, &options, Some(&mut file), &mut |done| {
-        console.phase(&format!("{name} answers: {done} of {}", prompts.len()));
+        console.phase(&format!("sampling responses of {name}: {done} of {}", prompts.len()));
         go_on()
     })
     .wait()?;
@@ -441,7 +439,7 @@ fn draw(
     Ok(Answers { of, drawn: trees, source: Some(file.source().to_owned()) })
 }
 
-/// Answers of a file, found by their prompts: to a prompt that is there several times, one after the other.
+/// The responses of a file, matched by their prompts. Responses to equal prompts are used in order.
 fn of_file(path: &Path, tasks: &[Task]) -> Result<Answers> {
     let mut known: HashMap<String, VecDeque<String>> = HashMap::new();
     for row in read_answers(path)? {
@@ -453,8 +451,8 @@ fn of_file(path: &Path, tasks: &[Task]) -> Result<Answers> {
         let missing = answers.iter().filter(|answer| answer.is_none()).count();
         let prompt: String = tasks[first].prompt.transcript().chars().take(60).collect();
         let why = format!(
-            "has no answer to {missing} of {} prompts, the first of them {prompt:?}: give answers to these prompts, or the \
-             prompts that it answers by --dataset",
+            "has no response to {missing} of {} prompts, the first of them {prompt:?}: give responses to these prompts, or give \
+             the prompts of the file as --dataset",
             tasks.len()
         );
         return Err(Error::file(path, why));
@@ -462,12 +460,12 @@ fn of_file(path: &Path, tasks: &[Task]) -> Result<Answers> {
     Ok(known_before(answers))
 }
 
-/// The answers that the prompts came with.
+/// The reference responses of the dataset.
 fn of_dataset(tasks: &[Task]) -> Result<Answers> {
     let missing = tasks.iter().filter(|task| task.reference.is_none()).count();
     if missing > 0 {
         let why = format!(
-            "reference: {missing} of {} prompts have no reference answer: give --reference-column NAME, or another --against",
+            "reference: {missing} of {} prompts have no reference response: give --reference-column NAME, or another --against",
             tasks.len()
         );
         return Err(Error::config("--against", why));
@@ -480,41 +478,40 @@ fn known_before(answers: Vec<Option<String>>) -> Answers {
     Answers { of: answers.into_iter().map(answer).collect(), drawn: Vec::new(), source: None }
 }
 
-/// What is compared, in words.
+/// The names of the sides and the judge.
 fn contest(plan: &EvalPlan, judge: String, members: Vec<String>) -> Contest {
     let name = |side: &Side| match side {
         Side::Policy(PolicyFiles { model, adapter: None }) => model.display().to_string(),
         Side::Policy(PolicyFiles { model, adapter: Some(adapter) }) => {
             format!("{} with {}", model.display(), adapter.display())
         }
-        Side::Answers(path) => format!("the answers of {}", path.display()),
-        Side::Reference => "the reference answers".to_owned(),
+        Side::Answers(path) => format!("the responses of {}", path.display()),
+        Side::Reference => "the reference responses".to_owned(),
     };
     let (a, b) = (name(&plan.a), name(&plan.b));
     let against = match (&plan.b, plan.b_is_start) {
-        (_, true) => "the start".to_owned(),
+        (_, true) => "the starting model".to_owned(),
         _ => b.clone(),
     };
     Contest { a, b, against, judge, members }
 }
 
-/// A warning where the judge is the one that the run was trained by, or one of them is a member of the other, or they share
-/// members.
+/// A warning if the judge also trained the run: if they are the same, one is a member of the other, or they share members.
 fn trained_with(run: &Path, judge: &BTreeMap<String, String>) -> Option<String> {
     let (trained, judges) = (judges_of(&judge_of_run(run)?), judges_of(judge));
     let shared = trained.intersection(&judges).count();
     let who = match (shared, trained.len(), judges.len()) {
         (0, ..) => return None,
         (_, trained, judges) if shared == trained && shared == judges => {
-            "the judge is the one that the run was trained by".to_owned()
+            "the judge also trained the run".to_owned()
         }
-        (_, _, 1) => "the judge is a member of the ensemble that the run was trained by".to_owned(),
-        (_, 1, _) => "a member of the judge is the one that the run was trained by".to_owned(),
-        (_, _, judges) => format!("the run was trained by {shared} of the judge's {judges} members"),
+        (_, _, 1) => "the judge is a member of the ensemble that trained the run".to_owned(),
+        (_, 1, _) => "a member of the judge also trained the run".to_owned(),
+        (_, _, judges) => format!("{shared} of the judge's {judges} members also trained the run"),
     };
     Some(format!(
-        "{who}: this win rate says how well the run did what that judge wants, not that the answers are better to anybody else; \
-         give another --judge"
+        "{who}: this win rate measures how well the run fits that judge, not whether others would prefer its responses; use \
+         another --judge"
     ))
 }
 
@@ -525,7 +522,7 @@ fn judgements(path: &Path, pairs: &[EvaluatedPair]) -> Result<Vec<Option<Decisio
         (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()).collect();
     if rows.len() != pairs.len() {
         let why = format!(
-            "holds {} verdicts, but {} pairs are compared: give a line for each pair, in their order",
+            "holds {} verdicts for {} pairs: give one line per pair, in the same order",
             rows.len(),
             pairs.len()
         );
@@ -538,7 +535,7 @@ fn judgements(path: &Path, pairs: &[EvaluatedPair]) -> Result<Vec<Option<Decisio
         {
             if row[key].as_str().is_some_and(|text| text != known) {
                 return Err(bad(&format!(
-                    "is about another pair: its {key} is not that of the pair compared"
+                    "belongs to another pair: its {key} differs from that of the compared pair"
                 )));
             }
         }
@@ -562,7 +559,7 @@ fn write(dir: &Path, result: &EvalResult, pairs: &[EvaluatedPair], config: &Valu
     Report::of_eval(result, pairs, config.clone()).write(&dir.join(REPORT))
 }
 
-/// What eval.json holds.
+/// The content of eval.json.
 fn with_configuration(result: &EvalResult, config: &Value) -> Value {
     let mut value = serde_json::to_value(result).expect("JSON of plain values");
     value["configuration"] = config.clone();

@@ -11,7 +11,8 @@ use crate::train::Policy;
 
 pub fn run(plan: ExportPlan) -> Result<()> {
     let gpu = plan.gpu.open()?;
-    // As the file has them, quantised weights would be rounded once more where they are not held in the same blocks.
+    // Weights of a GGUF file are loaded as f32: in their own format, quantised weights that are not kept in the same blocks
+    // would be rounded again.
     let dtype = gguf::file_of(&plan.model)?.map(|_| FloatFormat::F32.into());
     let adapter = plan.adapter.as_deref();
     let model = match Model::rates(&plan.model, adapter)? {

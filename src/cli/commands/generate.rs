@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::generate::{AnswerStream, GenerateOptions, Request, Response, slots_for};
 use crate::train::Policy;
 
-/// Characters of a prompt in the line above its samples.
+/// Number of characters of a prompt in the heading of its responses.
 const HEADING: usize = 60;
 
 pub fn run(plan: GeneratePlan) -> Result<()> {
@@ -30,7 +30,7 @@ pub fn run(plan: GeneratePlan) -> Result<()> {
     warn_of(&policy.model);
     if plan.chat {
         if policy.template.is_none() {
-            let why = "has no chat template: leave out --chat, and the text itself is continued";
+            let why = "has no chat template: leave out --chat to continue the prompt as plain text";
             return Err(Error::file(&plan.model, why));
         }
         prompts.iter_mut().for_each(|row| row.prompt = said(&row.prompt, plan.system.as_deref()));
@@ -87,7 +87,7 @@ pub fn run(plan: GeneratePlan) -> Result<()> {
     write_lines(plan.output.as_deref(), rows)
 }
 
-/// A prompt as what a user says, after the system's message. What is a conversation already stays one.
+/// A plain prompt as a user message, after the system message. Conversations are returned unchanged.
 fn said(prompt: &Text, system: Option<&str>) -> Text {
     let Text::Plain(text) = prompt else { return prompt.clone() };
     let system = system.map(|text| Message::new("system", text));
@@ -95,14 +95,14 @@ fn said(prompt: &Text, system: Option<&str>) -> Text {
     Text::Chat(Conversation { messages, ..Conversation::default() })
 }
 
-/// The whole of a text, without the line break that ends its last line.
+/// Reads the whole input, without the line break at its end.
 fn read_to_end(input: impl Read) -> Result<String> {
     let text = io::read_to_string(input).map_err(Error::io("read", "standard input"))?;
     let end = if text.ends_with("\r\n") { 2 } else { usize::from(text.ends_with('\n')) };
     Ok(text[..text.len() - end].to_owned())
 }
 
-/// Prints an answer's text as it comes, and a line break after it.
+/// Prints the text of a response as it is generated, followed by a line break.
 fn print_as_it_comes(mut stream: AnswerStream<'_>) -> Result<()> {
     while let Some(part) = stream.next().wait()? {
         match part.response {
@@ -113,7 +113,7 @@ fn print_as_it_comes(mut stream: AnswerStream<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Texts with a line above each.
+/// Prints responses, each with a heading.
 fn print_texts(prompts: &[Prompt], answers: &[Vec<Response>]) -> Result<()> {
     for (i, (prompt, answers)) in prompts.iter().zip(answers).enumerate() {
         for (sample, answer) in (1..).zip(answers) {
@@ -126,7 +126,7 @@ fn print_texts(prompts: &[Prompt], answers: &[Vec<Response>]) -> Result<()> {
     Ok(())
 }
 
-/// So much of a prompt as tells it from others, on one line.
+/// The beginning of a prompt, on one line.
 fn beginning(prompt: &str) -> String {
     let words = prompt.split_whitespace().collect::<Vec<_>>().join(" ");
     match words.char_indices().nth(HEADING) {
@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_line_break_at_the_end_of_an_input_is_no_part_of_the_prompt() {
+    fn the_line_break_at_the_end_of_the_input_is_removed() {
         for (input, expected) in
             [("a\n", "a"), ("a\r\n", "a"), ("a", "a"), ("a\n\n", "a\n"), ("", ""), ("\n", "")]
         {
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_prompt_is_told_by_its_beginning() {
+    fn a_long_prompt_is_shortened_in_the_heading() {
         assert_eq!(beginning("the\n fox"), "the fox");
         let long = beginning(&"größer ".repeat(20));
         assert!(long.ends_with('…') && long.chars().count() == HEADING + 1, "{long}");

@@ -21,7 +21,7 @@ pub fn run(plan: JudgePlan) -> Result<()> {
     let gpu = plan.gpu.open()?;
     let desk = plan.judge.desk();
     let mut judge = open_judge(&gpu, plan.judge, plan.base_dtype, false)?;
-    signals::catch_saying("ending; what was judged is written");
+    signals::catch_saying("stopping; verdicts so far are written");
     let _terminal = desk.clone().map(|desk| Labelling::start(desk, signals::requests()));
     let pairs: Vec<Pair<'_>> = texts
         .iter()
@@ -31,9 +31,9 @@ pub fn run(plan: JudgePlan) -> Result<()> {
         note.iter().for_each(|text| warn(text));
         match (signals::requests().stops(), &desk) {
             (false, _) => Ok(()),
-            // Its last label is still to come.
+            // The desk still returns the labels so far.
             (true, Some(desk)) => {
-                desk.close("the labelling was ended");
+                desk.close("the labelling was stopped");
                 Ok(())
             }
             (true, None) => Err(Error::Interrupted),
@@ -51,12 +51,12 @@ pub fn run(plan: JudgePlan) -> Result<()> {
     ended
 }
 
-/// A row's prompt and responses as strings.
+/// The prompt and the responses of a row, as strings.
 fn texts(row: &Responses) -> Result<[&str; 3]> {
     let [first, second] = &row.responses;
     match (&row.prompt, first, second) {
         (Text::Plain(prompt), Text::Plain(first), Text::Plain(second)) => Ok([prompt, first, second]),
-        _ => Err(row.place.error("holds conversations: oaif judge reads strings")),
+        _ => Err(row.place.error("holds conversations: oaif judge needs strings")),
     }
 }
 
@@ -98,7 +98,7 @@ fn summarise(counts: &Counts) {
     ));
 }
 
-/// How far the judges of an ensemble agree, and which of them are not heard.
+/// Prints the agreement of an ensemble's judges, and warnings about those without usable verdicts.
 fn say_agreement(outcome: &[PairOutcome], members: &[String]) {
     let mut votes = Votes::default();
     for one in outcome {
@@ -107,7 +107,7 @@ fn say_agreement(outcome: &[PairOutcome], members: &[String]) {
         }
     }
     if let Some(VotesReport { agreement, kappa }) = votes.report() {
-        let kappa = kappa.map(|kappa| format!("; Cohen's κ of two judges {kappa:.2} on average"));
+        let kappa = kappa.map(|kappa| format!("; mean Cohen's κ of two judges {kappa:.2}"));
         say(format_args!(
             "the judges agree on {:.1} % of {} pairs{}",
             100.0 * agreement,

@@ -1,4 +1,4 @@
-//! `oaif eval --judgements` alone: the figures of a benchmark's file.
+//! `oaif eval --judgements` without a policy: the results in a benchmark's file.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! The commands: each a thin layer over the library's own calls.
+//! The commands: thin layers over the library.
 
 pub mod align;
 pub mod bench;
@@ -34,12 +34,12 @@ use crate::judge::config::JudgeConfig;
 use crate::judge::queue::JudgeQueue;
 use crate::model::{FrozenFormat, Model};
 
-/// Shows what a user should know about the files of a model and its adapter.
+/// Prints the warnings about the files of a model and its adapter.
 fn warn_of(model: &Model) {
     model.warnings().for_each(|text| warn(text));
 }
 
-/// The judge that the flags describe, see [`JudgeConfig::open`].
+/// Opens the judge, see [`JudgeConfig::open`].
 fn open_judge(
     gpu: &Gpu,
     config: JudgeConfig,
@@ -49,8 +49,8 @@ fn open_judge(
     config.open(gpu, base_dtype, training, &mut |text| warn(text)).wait()
 }
 
-/// Writes results as JSON lines: to a file, whole or not at all, or to standard output. A link stays one, and what is no
-/// file, such as a pipe, is written to rather than replaced.
+/// Writes results as JSON lines to standard output or, atomically, to a file. Links are followed, and special files such as
+/// pipes are written to instead of replaced.
 fn write_lines(output: Option<&Path>, rows: impl IntoIterator<Item = Value>) -> Result<()> {
     let Some(path) = output else { return rows.into_iter().try_for_each(super::print) };
     let text: String = rows.into_iter().map(|row| format!("{row}\n")).collect();

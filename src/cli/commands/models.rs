@@ -27,7 +27,7 @@ pub fn run(plan: ModelsPlan) -> Result<()> {
             print(json!({"family": name, "model_type": family.model_type, "models": models}))?;
         }
     } else {
-        print("Families that run:")?;
+        print("Supported families:")?;
         let width = FAMILIES.iter().map(|family| family.architecture.len()).max().unwrap_or(0);
         for family in FAMILIES {
             print(format!("  {:width$}  {}", family.architecture, family.models))?;
@@ -57,35 +57,35 @@ fn in_the_cache(plan: &ModelsPlan) -> Result<()> {
         return Ok(());
     }
     match models.is_empty() {
-        true => print(format!("\nNo models are in the cache, {}.", settings.cache.display()))?,
-        false => print(format!("\nIn the cache, {}:", settings.cache.display()))?,
+        true => print(format!("\nNo models are in the cache {}.", settings.cache.display()))?,
+        false => print(format!("\nModels in the cache {}:", settings.cache.display()))?,
     }
     let width = models.iter().map(|model| model.repo.to_string().len()).max().unwrap_or(0);
     for CachedModel { repo, dir, bytes, .. } in &models {
         let what = match kind(dir) {
             Ok(what) => what,
-            Err(why) => format!("does not run: {why}"),
+            Err(why) => format!("not supported: {why}"),
         };
         print(format!("  {:width$}  {:>10}  {what}", repo.to_string(), size(*bytes)))?;
     }
     Ok(())
 }
 
-/// What a folder of the cache holds, or why it does not run.
+/// The kind of model in a folder of the cache, or why it is not supported.
 #[cfg(feature = "http")]
 fn kind(dir: &Path) -> Result<String, String> {
     if dir.join(ADAPTER_CONFIG).exists() {
         return Ok("a LoRA adapter".into());
     }
     let config = ModelConfig::load(dir).map_err(|error| {
-        // The folder is named already.
+        // The line names the folder already.
         let text = error.to_string();
         let file = dir.join("config.json").display().to_string();
         text.replace(&file, "config.json").replace(&dir.display().to_string(), "it")
     })?;
     let mut what = config.name.clone();
     if !TensorSource::is_at(dir).unwrap_or(false) {
-        what.push_str(", without its weights");
+        what.push_str(", without weights");
     }
     Ok(what)
 }

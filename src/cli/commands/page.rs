@@ -1,4 +1,4 @@
-//! A run's page (`--ui`), and a person who labels in the terminal without it.
+//! The page of a run (`--ui`), or labelling in the terminal without it.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::train::{Observer, Requests};
 #[cfg(feature = "ui")]
 use crate::ui::{LiveRun, Served, Ui, UiObserver, UiOptions};
 
-/// What is shown of a run besides its progress, and to whom.
+/// The page of a run and the desk of its human judge.
 #[derive(Default)]
 pub struct Page {
     /// Pairs that wait for a person.
@@ -23,7 +23,7 @@ pub struct Page {
 }
 
 impl Page {
-    /// What the flags ask for.
+    /// The page of the flags.
     pub fn of(command: &str, plan: &TrainPlan, desk: Option<Arc<Desk>>) -> Page {
         #[cfg(feature = "ui")]
         let served = plan.ui.clone().map(|options| {
@@ -48,7 +48,7 @@ impl Page {
         }
     }
 
-    /// Runs beside the page, or beside the person in the terminal.
+    /// Runs the training while serving the page or the labelling in the terminal.
     pub fn beside<T>(
         self,
         console: &mut Console,
@@ -62,7 +62,7 @@ impl Page {
             ask(format_args!("oaif: the run's page is {}", page.url()));
             let result = run(&mut UiObserver::new(live.clone(), console));
             live.end(match &result {
-                Ok(_) => "The run is done: the terminal says where the result is.".to_owned(),
+                Ok(_) => "The run is done. The terminal shows where the result is.".to_owned(),
                 Err(error) => format!("The run has ended: {error}"),
             });
             return result;

@@ -34,7 +34,7 @@ pub fn run(plan: ScorePlan) -> Result<()> {
             }
         };
         if tree.responses[0].is_empty() {
-            return Err(fail("has a completion without a token: fill it in or drop the row"));
+            return Err(fail("has a completion without tokens: fill it in or drop the row"));
         }
         match tree.length() > context {
             true => {
@@ -46,15 +46,15 @@ pub fn run(plan: ScorePlan) -> Result<()> {
     let trees = rows.iter().map(&mut tree).collect::<Result<Vec<_>>>()?;
     if cut > 0 {
         warn(format_args!(
-            "in {cut} of {} rows the prompt's last tokens change once the completion follows, so the \
-             completion is scored from where they differ",
+            "in {cut} of {} rows the prompt's last tokens change when the completion is appended: the completion is scored from \
+             the first token that differs",
             rows.len()
         ));
     }
     let scores = score_all(&policy.model, &trees).wait()?;
     if let Some(row) = scores.iter().position(|s| !s.logp().is_finite()) {
         let why = format!(
-            "gives line {} of {} no finite log-probability: its weights are damaged, get them again",
+            "gives a log-probability that is not finite for line {} of {}: its weights are damaged, download them again",
             rows[row].place.line,
             plan.input.display()
         );
@@ -71,7 +71,7 @@ pub fn run(plan: ScorePlan) -> Result<()> {
     write_lines(plan.output.as_deref(), trees.iter().zip(&scores).map(row))
 }
 
-/// An answer as the ids that it was drawn as, which must be those of this model's tokenizer.
+/// The tree of a completion given by its token ids, which must decode to the row's text with this model's tokenizer.
 fn drawn(encoder: &Encoder, prompt: &Text, row: &Completion, token_ids: &[u32]) -> Result<Tree> {
     let prompt = encoder.prompt(prompt)?;
     let tokenizer = encoder.tokenizer;
@@ -80,11 +80,10 @@ fn drawn(encoder: &Encoder, prompt: &Text, row: &Completion, token_ids: &[u32]) 
         Text::Plain(text) => text.clone(),
         Text::Chat(answer) => answer.messages.iter().map(Message::text).collect(),
     };
-    // A stop string cuts the text, not the ids; special tokens stay visible before it.
+    // A stop string truncates the text but not the ids, and special tokens before it remain in the text.
     let decoded = |skip_special| tokenizer.decode_after(&prompt, token_ids, skip_special);
     if !decoded(true)?.starts_with(&text) && !decoded(false)?.starts_with(&text) {
-        let why =
-            "are other text than the row's: leave the column out, or score with the model that drew them";
+        let why = "decode to another text than the row's: leave out the column, or score with the model that sampled them";
         return Err(Error::config("token_ids", why));
     }
     Ok(Tree { prompt, responses: vec![token_ids.to_vec()] })

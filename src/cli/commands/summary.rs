@@ -1,9 +1,10 @@
-//! What a training run is, said as it begins, and what came of it, said at its end.
+//! The summaries of a training run, printed at its start and its end.
 
 use std::path::Path;
 
 use super::training::quoted;
 use crate::cli::args::TrainPlan;
+use crate::data::chat::ChatTemplate;
 use crate::error::{Result, size};
 use crate::gpu::Gpu;
 use crate::model::Model;
@@ -11,7 +12,7 @@ use crate::model::weights::Weight;
 use crate::report::{RunEnds, Unit};
 use crate::train::rows::EncodedRows;
 
-/// The parameters of a model, and how many of them are trained.
+/// The number of parameters of a model, and of those that are trained.
 pub struct Parameters {
     all: usize,
     trained: usize,
@@ -24,11 +25,11 @@ impl Parameters {
     }
 }
 
-/// What a run is about to do: the name of each fact, and the fact.
+/// The summary at the start of a run: names and values.
 pub struct Start(Vec<(String, String)>);
 
 impl Start {
-    /// `rows`: those of the dataset that were kept. `judge`: who compares answers, if somebody does.
+    /// `rows`: the rows of the dataset that were kept. `judge`: the name of the judge, if any.
     pub fn of(
         gpu: &Gpu,
         plan: &TrainPlan,
@@ -49,7 +50,7 @@ impl Start {
         let fact = |name: &str, fact: String| (name.to_owned(), fact);
         let mut facts = vec![
             fact("GPU", format!("{} ({}), {}", summary.name, summary.backend, gpu.tier())),
-            fact("memory", format!("{} of the GPU's", size(gpu.memory().total))),
+            fact("memory", format!("{} of GPU memory", size(gpu.memory().total))),
             fact("model", format!("{}, {} parameters", name(plan), count(parameters.all))),
             fact("training", format!("{trained}, {} parameters", count(parameters.trained))),
             fact("rows", format!("{rows}, {steps} steps of {batch}")),
@@ -61,13 +62,13 @@ impl Start {
         Start(facts)
     }
 
-    /// With the held-out rows: how many are kept, of how many that were read.
+    /// Adds the held-out rows: the numbers of rows kept and read.
     pub fn with_held_out(mut self, rows: Option<(usize, usize)>) -> Start {
         self.0.extend(rows.map(|rows| ("held out".to_owned(), format!("{} rows", kept_of(rows)))));
         self
     }
 
-    /// The facts, in the order in which they are printed.
+    /// The names and values, in the order in which they are printed.
     pub fn facts(self) -> Vec<(String, String)> {
         self.0
     }
@@ -78,7 +79,7 @@ fn kept_of((kept, read): (usize, usize)) -> String {
     if kept == read { read.to_string() } else { format!("{kept} of {read}") }
 }
 
-/// What the model is called: not the folder that a download is in.
+/// The name of the model as given, rather than the folder of a download.
 pub fn name(plan: &TrainPlan) -> String {
     let given = plan.config["model"].as_str();
     given.map_or_else(|| plan.model.display().to_string(), str::to_owned)
@@ -88,7 +89,7 @@ pub fn name(plan: &TrainPlan) -> String {
 fn count(parameters: usize) -> String {
     let value = parameters as f64;
     for (unit, name) in [(1e9, "billion"), (1e6, "million"), (1e3, "thousand")] {
-        // 999.96 thousand is a million to a reader.
+        // 999.96 thousand is printed as 1.0 million.
         if value >= 0.9995 * unit {
             let value = value / unit;
             let digits = if value < 9.95 { 1 } else { 0 };
@@ -98,26 +99,24 @@ fn count(parameters: usize) -> String {
     parameters.to_string()
 }
 
-/// What changed from the first tenth of a run of `command` to its last, and what to do with what was saved in `saved`.
+/// The summary at the end of a run of `command`: means of its first and last tenth, and commands to use the result in `saved`.
 pub fn end(command: &str, plan: &TrainPlan, saved: &Path) -> Result<String> {
     let ends = RunEnds::of_run(plan.options.folder())?;
     let change = |name: &str, metric: &str, unit: Unit, what: &str| {
-        // At the start both are 0 but for rounding.
+        // Rounding errors around 0 are printed as 0.
         let [first, last] = <[f64; 2]>::from(ends.of(metric)?).map(|v| if v.abs() < 5e-5 { 0.0 } else { v });
         Some(format!("{name:<18}{} -> {}{what}", unit.format(first), unit.format(last)))
     };
-    let moves = plan.options.reference_sync.is_some();
-    let kl = if moves { "KL to reference" } else { "KL to the start" };
     let changes = [
-        // The loss of a policy gradient is around 0 however well it learns.
+        // Policy gradients show the mean score: their loss stays around 0.
         change("mean score", "reward", Unit::Plain, "").or_else(|| change("loss", "loss", Unit::Plain, "")),
-        change(kl, "objective/kl", Unit::Plain, " nats"),
-        change("answers", "completions/mean_length", Unit::Plain, " tokens"),
-        change("pairs told right", "rewards/accuracies", Unit::Share, ""),
+        change("KL to reference", "objective/kl", Unit::Plain, " nats"),
+        change("response length", "completions/mean_length", Unit::Plain, " tokens"),
+        change("reward accuracy", "rewards/accuracies", Unit::Share, ""),
     ];
     let (model, saved) = (quoted(Path::new(&name(plan))), quoted(saved));
     let adapted = plan.options.lora.is_some() || plan.options.adapter.is_some();
-    let mut lines = vec!["Means of the first tenth of the steps -> of the last:".to_owned()];
+    let mut lines = vec!["Means of the first tenth of the steps -> of the last tenth:".to_owned()];
     lines.extend(changes.into_iter().flatten());
     let last = |metric: &str| ends.last(metric);
     if let (Some(rate), Some(low), Some(high), Some(prompts), Some(ties)) = (
@@ -129,8 +128,8 @@ pub fn end(command: &str, plan: &TrainPlan, saved: &Path) -> Result<String> {
     ) {
         let ties = if ties == 1.0 { "1 tie".into() } else { format!("{ties} ties") };
         lines.push(format!(
-            "By its own judge the policy wins {:.1} % of {prompts} held-out prompts against the start (95 % interval {:.1} to \
-             {:.1}); {ties}",
+            "The policy wins {:.1} % of {prompts} held-out prompts against the starting model, by the judge of this run (95 % \
+             interval {:.1} to {:.1}); {ties}",
             100.0 * rate,
             100.0 * low,
             100.0 * high
@@ -141,7 +140,7 @@ pub fn end(command: &str, plan: &TrainPlan, saved: &Path) -> Result<String> {
             plan.config["eval-dataset"].as_str().map_or("HELD-OUT.jsonl".into(), |p| quoted(Path::new(p)));
         let run = quoted(plan.options.folder());
         lines.push(format!(
-            "judge it:  oaif eval --run {run} --dataset {held_out} --judge llm --judge-model ANOTHER-JUDGE"
+            "evaluate it: oaif eval --run {run} --dataset {held_out} --judge llm --judge-model ANOTHER-JUDGE"
         ));
     }
     if command == "reward" {
@@ -152,20 +151,21 @@ pub fn end(command: &str, plan: &TrainPlan, saved: &Path) -> Result<String> {
         let no_eos = plan.config["no-append-eos"] == true;
         let as_trained = if no_eos { " --judge-no-append-eos" } else { "" };
         lines.push(format!(
-            "try it:    oaif judge --judge reward --judge-model {model}{as_trained} --input answers.jsonl"
+            "try it:      oaif judge --judge reward --judge-model {model}{as_trained} --input answers.jsonl"
         ));
         return Ok(lines.join("\n"));
     }
-    match adapted {
-        true => {
-            lines.push(format!(
-                "try it:    oaif generate --model {model} --adapter {saved} --prompt \"Once upon a time\""
-            ));
-            lines.push(format!("merge it:  oaif export --model {model} --adapter {saved} --output merged"));
-        }
-        false => {
-            lines.push(format!("try it:    oaif generate --model {saved} --prompt \"Once upon a time\""));
-        }
+    let result = match adapted {
+        true => format!("--model {model} --adapter {saved}"),
+        false => format!("--model {saved}"),
+    };
+    // The run has used the template already, so errors are ignored here.
+    lines.push(match ChatTemplate::load(&plan.model) {
+        Ok(Some(_)) => format!("try it:      oaif chat {result}"),
+        _ => format!("try it:      oaif generate {result} --prompt \"Once upon a time\""),
+    });
+    if adapted {
+        lines.push(format!("merge it:    oaif export {result} --output merged"));
     }
     Ok(lines.join("\n"))
 }
@@ -175,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parameters_are_counted_as_people_do() {
+    fn parameters_are_counted_in_thousands_millions_and_billions() {
         for (parameters, text) in [
             (512, "512"),
             (8_192, "8.2 thousand"),

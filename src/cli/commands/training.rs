@@ -1,4 +1,4 @@
-//! What the training commands share: Ctrl-C, the dry run's report, the profile, the report.
+//! Shared code of the training commands: signals, dry run, profile, report.
 
 use std::iter::Peekable;
 use std::path::{Path, PathBuf};
@@ -21,12 +21,12 @@ use crate::train::rows::EncodedRows;
 use crate::train::run_dir::{REPORT, can_be_resumed, checkpoints};
 use crate::train::{Control, DpoRun, DryRun, Observer, Policy, RewardRun, SftRun, Sources, TrainOptions};
 
-/// The device of a training command: one that only measures for a dry run, which needs no GPU.
+/// Opens the GPU of a training command. For a dry run, a device that only measures memory, which needs no GPU.
 pub fn open(plan: &TrainPlan) -> Result<Gpu> {
     if let Some(limits) = plan.limits {
         return Ok(Gpu::without_device(limits));
     }
-    // A dry run computes nothing that shapes could make faster.
+    // A dry run computes nothing, so kernels are not tuned.
     let opened = if plan.dry_run { Gpu::open(&plan.gpu.options).wait() } else { plan.gpu.open() };
     match opened {
         Ok(gpu) if plan.dry_run => Ok(gpu.measuring()),
@@ -38,7 +38,7 @@ pub fn open(plan: &TrainPlan) -> Result<Gpu> {
     }
 }
 
-/// A run that is ready to begin, and what is said of it.
+/// A run that is ready to start.
 pub struct Prepared<R> {
     pub console: Console,
     pub gpu: Gpu,
@@ -46,8 +46,8 @@ pub struct Prepared<R> {
     pub run: R,
 }
 
-/// Opens rows, GPU and model, and prepares the run of them, in this order: what is wrong with the first row is told before
-/// anything is loaded.
+/// Opens rows, GPU and model, in this order, and prepares the run. An error in the first row is reported before anything is
+/// loaded.
 pub fn prepare<T, R>(
     plan: &TrainPlan,
     rows: fn(&[PathBuf], &Columns) -> Rows<T>,
@@ -71,7 +71,7 @@ pub fn prepare<T, R>(
     Ok(Prepared { console, gpu, parameters, run })
 }
 
-/// Runs on given rows: a dry run's report, or the training.
+/// Runs a kind of training on given rows: prints the report of a dry run, or trains.
 pub fn on_rows<R: OnRows>(command: &str, plan: &TrainPlan, prepared: Prepared<R>) -> Result<()> {
     let Prepared { mut console, gpu, parameters, run } = prepared;
     if plan.dry_run {
@@ -88,7 +88,7 @@ pub fn on_rows<R: OnRows>(command: &str, plan: &TrainPlan, prepared: Prepared<R>
 /// A kind of training on given rows.
 pub trait OnRows {
     fn rows(&self) -> &EncodedRows;
-    /// How many held-out rows are kept, of how many that were read.
+    /// The numbers of held-out rows kept and read.
     fn held_out_rows(&self) -> Option<(usize, usize)>;
     fn total_steps(&self) -> usize;
     fn run(self, sources: Sources, control: Control<'_>) -> Result<PathBuf>;
@@ -115,8 +115,8 @@ macro_rules! on_rows {
 
 on_rows!(SftRun: |_| None, DpoRun: DpoRun::held_out_rows, RewardRun: RewardRun::held_out_rows);
 
-/// Trains into `dir` with a progress bar, and a page where `page` asks for one; a signal ends it with a checkpoint. `command`:
-/// the one that goes on with the run.
+/// Trains into `dir` with a progress bar and the page; a signal ends the run with a checkpoint. `command`: the command that
+/// resumes the run.
 pub fn watched<T>(
     dir: &Path,
     command: &str,
@@ -129,7 +129,7 @@ pub fn watched<T>(
     let result =
         page.beside(&mut console, &requests, |observer| run(Control { observer, requests: &requests }));
     console.end();
-    // A run that did no step may have met another's folder, but not one that had begun.
+    // A run without a step may have found another run in its folder, unless it had started.
     let had_begun = matches!(result, Err(Error::Interrupted | Error::Judge { .. }));
     let saved = checkpoints(dir).ok().and_then(|mut all| all.pop());
     let kept = match (&result, saved) {
@@ -139,24 +139,24 @@ pub fn watched<T>(
         }
         (Err(_), Some(last)) if had_begun => Some(format!("the last checkpoint is after step {}", last.step)),
         (Err(_), None) if had_begun && !console.stepped() => {
-            Some("no step was done, what was judged is kept".into())
+            Some("no step was done; verdicts so far are saved".into())
         }
         (Err(_), _) => None,
     };
     if let Some(kept) = kept.filter(|_| can_be_resumed(dir)) {
-        say(format_args!("oaif: {kept}; go on with {command} {}", quoted(dir)));
+        say(format_args!("oaif: {kept}; resume with {command} {}", quoted(dir)));
     }
     (result, console)
 }
 
-/// A path as a shell takes it.
+/// A path, quoted for a shell.
 pub(super) fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
     let plain = |c: char| c.is_alphanumeric() || "/._-+:@\\".contains(c);
     if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }
 
-/// Trains with a progress bar, then says where the result is.
+/// Trains with a progress bar, then prints the summary and the path of the result.
 pub fn train(
     command: &str,
     plan: &TrainPlan,
@@ -169,7 +169,7 @@ pub fn train(
     let resume = format!("oaif {command} --resume");
     let (result, console) =
         watched(plan.options.folder(), &resume, console, page, |control| run(sources, control));
-    // What a failed run did is worth a look too; but one that did no step may have met another's folder.
+    // A failed run gets a report too, but not without a step, as its folder may belong to another run.
     let report = match plan.report && (result.is_ok() || console.stepped()) {
         true => write_report(plan.options.folder()),
         false => Ok(()),
@@ -178,9 +178,9 @@ pub fn train(
     if let (Some(profile), Some(trace)) = (gpu.profile(), &plan.trace) {
         say(profile.table());
         files::write_atomic(trace, profile.trace().as_bytes())?;
-        say(format_args!("oaif: the launches are in {} (open it in ui.perfetto.dev)", trace.display()));
+        say(format_args!("oaif: the trace is {} (open it in ui.perfetto.dev)", trace.display()));
     } else if plan.trace.is_some() {
-        warn("this GPU has no timestamps, so there is no profile");
+        warn("this GPU has no timestamp queries: no profile was recorded");
     }
     ended(&summary::end(command, plan, &saved)?, &saved.display().to_string());
     crate::cli::print(saved.display())?;
@@ -194,7 +194,7 @@ fn write_report(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Prints what a run would be: configuration, data, memory.
+/// Prints the report of a dry run: configuration, data, memory.
 pub fn report(gpu: &Gpu, plan: &TrainPlan, rows: &EncodedRows, total_steps: usize) -> Result<()> {
     let table = rows.table();
     table.lines().iter().for_each(|(name, lengths)| say(format_args!("{name:<14}{lengths}")));
@@ -202,7 +202,7 @@ pub fn report(gpu: &Gpu, plan: &TrainPlan, rows: &EncodedRows, total_steps: usiz
     report_of(gpu, plan, rows.statistics(), Some(total_steps))
 }
 
-/// The report of rows that were not read.
+/// Prints the report of a dry run without a dataset.
 pub fn report_assumed(gpu: &Gpu, plan: &TrainPlan, run: &DryRun) -> Result<()> {
     let mut data = run.rows().statistics();
     data["rows"] = Value::Null;
@@ -230,7 +230,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_with_spaces_can_be_pasted() {
+    fn a_path_with_spaces_is_quoted() {
         let pasted = ["run/adapter", "my run", "a'b"].map(|path| quoted(Path::new(path)));
         assert_eq!(pasted, ["run/adapter", "'my run'", r"'a'\''b'"]);
     }

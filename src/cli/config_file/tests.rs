@@ -2,7 +2,7 @@ use std::fs;
 
 use super::*;
 
-/// What `arguments`, in which FILE stands for a file `name` that says `text`, come to.
+/// The merged `arguments`, in which FILE stands for a file `name` with the content `text`.
 fn merged(name: &str, text: &str, arguments: &[&str]) -> Result<Vec<String>> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(name);
@@ -35,7 +35,7 @@ fn mistake(name: &str, text: &str, command: &str, parts: &[&str]) {
 }
 
 #[test]
-fn yaml_toml_and_json_say_the_same() {
+fn yaml_toml_and_json_give_the_same_flags() {
     let expected = ["--beta=0.1", "--learning-rate=5e-7", "--loss=ipo", "--no-shuffle", "--max-steps=-1"];
     let yaml =
         "beta: 0.1\nlearning_rate: 5e-7\nloss: ipo\nno-shuffle: true\nsoft-labels: false\nmax-steps: -1\n";
@@ -44,7 +44,7 @@ fn yaml_toml_and_json_say_the_same() {
     for (name, text) in [("a.yaml", yaml), ("a.yml", yaml), ("a.toml", toml), ("a.json", json)] {
         let mut all = merged(name, text, &["align", "--config", "FILE"]).unwrap();
         let mut found: Vec<String> = all.drain(2..7).collect();
-        // TOML tables have an order of their own.
+        // TOML tables are sorted.
         found.sort();
         let mut expected = expected.map(String::from).to_vec();
         expected.sort();
@@ -54,19 +54,19 @@ fn yaml_toml_and_json_say_the_same() {
 }
 
 #[test]
-fn a_flag_beats_the_file() {
+fn a_flag_takes_precedence_over_the_file() {
     let text = "beta: 0.1\nstop: [a, b]\nseed: 1\nno-shuffle: true\n";
     let arguments = ["align", "--beta", "0.5", "--config", "FILE", "--stop=c", "--no-shuffle"];
     let all = merged("a.yaml", text, &arguments).unwrap();
     assert_eq!(all[..3], ["oaif", "align", "--seed=1"]);
     assert_eq!(all[3..], arguments[1..]);
-    // Whichever way either is written.
+    // Also with underscores.
     let all = merged("a.yaml", "learning_rate: 1\n", &["align", "--learning_rate=2", "--config", "FILE"]);
     assert!(all.is_ok_and(|all| all.iter().filter(|a| a.starts_with("--learning")).count() == 1));
 }
 
 #[test]
-fn what_a_command_requires_may_stand_in_the_file() {
+fn required_flags_may_be_in_the_file() {
     let text = "model: m\ndataset: d\noutput-dir: o\njudge: rule\njudge-rule: 'contains:a, b'\n";
     let all = merged("a.yaml", text, &["align", "--config", "FILE"]).unwrap();
     assert!(add_flags(args::command()).try_get_matches_from(&all).is_ok(), "{all:?}");
@@ -74,7 +74,7 @@ fn what_a_command_requires_may_stand_in_the_file() {
 }
 
 #[test]
-fn true_sets_a_switch_and_false_or_nothing_leaves_it() {
+fn true_sets_a_switch_and_false_or_null_does_not() {
     assert_eq!(added("no-shuffle: true\nuse_rslora: false\nbeta:\nslots: null\n"), ["--no-shuffle"]);
     // Flags whose value is optional.
     let on = added("profile: true\nresume-from-checkpoint: true\n");
@@ -109,9 +109,9 @@ fn resume_belongs_on_the_command_line() {
 
 #[test]
 fn keys_of_another_command_are_unknown() {
-    mistake("a.yaml", "judge: rule", "dpo", &["\"judge\" is no flag of oaif dpo"]);
-    mistake("a.yaml", "beta: 1", "sft", &["\"beta\" is no flag of oaif sft"]);
-    mistake("a.yaml", "text-column: t", "align", &["\"text-column\" is no flag of oaif align"]);
+    mistake("a.yaml", "judge: rule", "dpo", &["\"judge\" is not a flag of oaif dpo"]);
+    mistake("a.yaml", "beta: 1", "sft", &["\"beta\" is not a flag of oaif sft"]);
+    mistake("a.yaml", "text-column: t", "align", &["\"text-column\" is not a flag of oaif align"]);
 }
 
 #[test]
@@ -120,12 +120,12 @@ fn other_trainers_names_are_known_here_too() {
 }
 
 #[test]
-fn other_trainers_keys_are_passed_over_or_refused_as_their_flags_are() {
+fn other_trainers_keys_are_ignored_or_refused_like_their_flags() {
     let text = "logging_steps: 10\nreport_to: none\nbf16: false\nlora_dropout: 0.0\nwarmup_ratio: 0.1\neval_strategy: 'no'\n";
     assert_eq!(added(text), ["--report-to=none", "--warmup-ratio=0.1"]);
     mistake("a.yaml", "bf16: true", "sft", &["\"bf16\"", "--base-dtype"]);
-    // A flag of ours, though of another command.
-    mistake("a.yaml", "judge: rule", "dpo", &["\"judge\" is no flag of oaif dpo"]);
+    // A flag of oaif, but of another command.
+    mistake("a.yaml", "judge: rule", "dpo", &["\"judge\" is not a flag of oaif dpo"]);
 }
 
 #[test]
@@ -146,7 +146,7 @@ fn values_of_the_wrong_kind_are_a_mistake() {
 }
 
 #[test]
-fn a_file_that_cannot_be_understood_is_one_sentence() {
+fn a_file_that_cannot_be_parsed_is_an_error_of_one_sentence() {
     mistake("a.yaml", "beta: [1", "align", &["line"]);
     mistake("a.toml", "seed = 1\nbeta 0.1\n", "align", &["line 2"]);
     mistake("a.json", "{\"beta\": }", "align", &["line 1"]);

@@ -1,4 +1,4 @@
-//! Names on the hub, fetched with a line of progress.
+//! Downloads models and datasets from the Hugging Face Hub, with a progress line.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use crate::cli::console::Download;
 use crate::error::{Error, Result};
 use crate::hub::{Hub, Kind, Repo, Settings, Wanted};
 
-/// Whether `text` has the form of a name: ORG/NAME, with @REVISION, for rows with :SPLIT.
+/// Whether `text` has the form of a name: ORG/NAME, optionally with @REVISION and, for rows, :SPLIT.
 pub fn has_form(what: What, text: &str) -> bool {
     parse(what, text).is_some()
 }
@@ -29,7 +29,7 @@ fn parse(what: What, text: &str) -> Option<(Repo, Wanted)> {
     Some((Repo::parse(Kind::Model, text)?, wanted))
 }
 
-/// What `given` names as a folder or as files, and its name at the commit that it is.
+/// Downloads `given`. Returns its folder or files, and its name with the commit as revision.
 pub fn fetch(flag: &str, what: What, given: &Path) -> Result<(Vec<PathBuf>, String)> {
     let text = given.to_str().expect("a name is text");
     let name = text.strip_prefix(SCHEME);
@@ -43,7 +43,7 @@ pub fn fetch(flag: &str, what: What, given: &Path) -> Result<(Vec<PathBuf>, Stri
     let snapshot = fetched.map_err(|error| match error {
         Error::Config { what, why } if what == repo.to_string() => match name {
             Some(_) => Error::config(flag, format!("{repo} {why}")),
-            None => Error::config(flag, format!("{repo} is no {kind} here, and {why}")),
+            None => Error::config(flag, format!("{repo} is not a {kind} here, and {why}")),
         },
         other => other,
     })?;

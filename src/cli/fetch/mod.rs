@@ -1,5 +1,5 @@
-//! The one place where a model, a LoRA adapter or a dataset that is called by its name on the hub becomes a folder or a
-//! file. A plan is checked before, so that nothing is downloaded for a command with a mistake in it.
+//! Downloads the models, LoRA adapters and datasets of a plan that are given by their names on the Hugging Face Hub. The plan
+//! is checked first, so that nothing is downloaded for a command with an error.
 
 #[cfg(feature = "http")]
 mod hub;
@@ -13,24 +13,24 @@ use serde_json::Value;
 
 use crate::error::Result;
 
-/// What is meant by a path or a name.
+/// The kind of a path or name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum What {
     Model,
-    /// Of which a dry run is to read no weights.
+    /// For a dry run, which reads no weights.
     ModelWithoutWeights,
     Adapter,
     Rows,
 }
 
-/// A part of a plan that is a folder, a file, or a name on the hub.
+/// An input of a plan: a folder, a file, or a name on the Hub.
 pub(super) struct Input<'a> {
     flag: &'static str,
     what: What,
     given: Given<'a>,
 }
 
-/// What is given, to be replaced by what it names.
+/// The given paths or names, to be replaced by downloaded ones.
 enum Given<'a> {
     Path(&'a mut PathBuf),
     Files(&'a mut Vec<PathBuf>),
@@ -42,7 +42,7 @@ impl<'a> Input<'a> {
         Input { flag, what, given: Given::Path(path) }
     }
 
-    /// Files of rows, if there are any.
+    /// Files of rows; `None` if there are none.
     pub fn rows(flag: &'static str, files: &'a mut Vec<PathBuf>) -> Option<Input<'a>> {
         (!files.is_empty()).then_some(Input { flag, what: What::Rows, given: Given::Files(files) })
     }
@@ -55,12 +55,12 @@ impl<'a> Input<'a> {
     }
 }
 
-/// A plan with such parts.
+/// A plan with inputs.
 pub(super) trait Fetch: Sized {
-    /// Those parts.
+    /// The inputs.
     fn inputs(&mut self) -> Vec<Input<'_>>;
 
-    /// The configuration that a run's folder keeps, if there is one.
+    /// The configuration that is saved in the run folder, if any.
     fn config(&mut self) -> Option<&mut Value> {
         None
     }
@@ -69,8 +69,8 @@ pub(super) trait Fetch: Sized {
     fn complete(&mut self) {}
 }
 
-/// The plan with folders and files for names. Its configuration names the commits: whoever goes on with the run later
-/// gets the same.
+/// Replaces names on the Hub in the plan by downloaded folders and files. The names in its configuration get the commits as
+/// revisions, so that a resumed run uses the same files.
 pub(super) fn fetched<P: Fetch>(mut plan: P) -> Result<P> {
     let mut commits = Vec::new();
     for input in plan.inputs().into_iter().filter(|input| is_name(input.what, input.path())) {
@@ -82,7 +82,7 @@ pub(super) fn fetched<P: Fetch>(mut plan: P) -> Result<P> {
         commits.push((input.flag.trim_start_matches("--"), name));
     }
     if let Some(config) = plan.config() {
-        // A member's of an ensemble is in the member's own file.
+        // Models of an ensemble's members are not in the configuration but in the members' files.
         commits.retain(|(key, _)| !config[*key].is_null());
         for (key, name) in commits {
             config[key] = Value::from(name);
@@ -92,11 +92,11 @@ pub(super) fn fetched<P: Fetch>(mut plan: P) -> Result<P> {
     Ok(plan)
 }
 
-/// Before a name that is not to be looked for among the folders here.
+/// Prefix of a name on the Hub, to distinguish it from a local path.
 const SCHEME: &str = "hf://";
 
-/// Whether `given` is a name on the hub. What is here goes first: a folder of that name, and whatever is below a folder that
-/// is here, which is a path with a mistake in it and nobody else's business.
+/// Whether `given` is a name on the Hub. Local paths take precedence: an existing path, and any path whose first folder
+/// exists, which is treated as a mistyped path and not sent to the Hub.
 pub(super) fn is_name(what: What, given: &Path) -> bool {
     let Some(text) = given.to_str() else { return false };
     match text.strip_prefix(SCHEME) {
@@ -108,13 +108,13 @@ pub(super) fn is_name(what: What, given: &Path) -> bool {
     }
 }
 
-/// Whether `given` would be a name, were there not a folder of what it begins with.
+/// Whether `given` has the form of a name on the Hub but its first part is a local folder.
 pub(super) fn is_name_beside_folder(what: What, given: &Path) -> bool {
     let name = given.to_str().filter(|text| hub::has_form(what, text));
     name.is_some() && !is_name(what, given)
 }
 
-/// Ends of files of rows, which are files here rather than names.
+/// Whether the name ends like a local file of rows.
 fn is_file_of_rows(name: &str) -> bool {
     const ENDS: [&str; 10] =
         [".jsonl", ".json", ".gz", ".ndjson", ".csv", ".tsv", ".txt", ".parquet", ".arrow", ".zst"];

@@ -1,4 +1,4 @@
-//! A program that was built without the feature `http` knows a name on the hub when it sees one, and that is all.
+//! Without the feature `http`, names on the Hub are recognised but refused.
 
 use std::path::{Path, PathBuf};
 
@@ -15,18 +15,18 @@ pub fn has_form(what: What, text: &str) -> bool {
     plain(org) && plain(name) && !(what == What::Rows && is_file_of_rows(name))
 }
 
-/// Refused, with the way out.
+/// Returns the error that downloads are not available.
 pub fn fetch(flag: &str, what: What, given: &Path) -> Result<(Vec<PathBuf>, String)> {
     let shown = given.to_string_lossy();
     let shown = shown.trim_start_matches(super::SCHEME);
     let name = shown.rsplit('/').next().unwrap_or_default();
     let why = match what {
         What::Rows => format!(
-            "{shown} is not a file, and this program was built without downloads (the feature http): get it by `hf download \
+            "{shown} is not a file, and this program was built without downloads (the feature http): get it with `hf download \
              {shown} --repo-type dataset --local-dir {name}`, then give a file of it"
         ),
         _ => format!(
-            "{shown} is not a folder, and this program was built without downloads (the feature http): get it by `hf \
+            "{shown} is not a folder, and this program was built without downloads (the feature http): get it with `hf \
              download {shown} --local-dir {name}`, then give {flag} {name}"
         ),
     };

@@ -1,4 +1,4 @@
-//! Keys of a terminal, and lines of anything else, as commands.
+//! Reads commands as keys of a terminal, or as lines of any other input.
 
 use std::io::{self, BufRead};
 
@@ -7,7 +7,7 @@ use ::console::{Key, Term};
 use super::{Command, Input};
 use crate::judge::human::Pick;
 
-/// The command that a letter stands for, but for comments.
+/// The command of a letter, except for comments.
 fn command(letter: char) -> Command {
     match letter.to_ascii_lowercase() {
         '1' => Command::Label(Pick::First),
@@ -36,7 +36,7 @@ impl Input for Keys {
                 self.0.write_str("comment: ")?;
                 Command::Comment(self.0.read_line()?)
             }
-            // Ctrl-D, where a terminal would say that its input has ended.
+            // Ctrl-D: the end of the input.
             Key::Char('\u{4}') => return Ok(None),
             Key::Char(letter) => command(letter),
             _ => Command::Unknown,
@@ -48,7 +48,7 @@ impl Input for Keys {
     }
 
     fn help(&self) -> &'static str {
-        "1, 2: this answer is better   t: tie   s: skip   u: undo   c: comment   q: stop"
+        "1, 2: this response is better   t: tie   s: skip   u: undo   c: comment   q: stop"
     }
 }
 
@@ -72,7 +72,7 @@ impl<R: BufRead> Input for Lines<R> {
         Ok(Some(match word.to_ascii_lowercase().as_str() {
             "c" | "comment" => Command::Comment(rest.trim().to_owned()),
             "1" | "2" | "t" | "tie" | "s" | "skip" | "u" | "undo" | "q" | "stop" if rest.is_empty() => {
-                // "stop" begins with the letter of "skip".
+                // "stop" has the same first letter as "skip".
                 if word.eq_ignore_ascii_case("stop") {
                     Command::Stop
                 } else {
@@ -88,15 +88,15 @@ impl<R: BufRead> Input for Lines<R> {
     }
 
     fn help(&self) -> &'static str {
-        "1, 2: this answer is better   t: tie   s: skip   u: undo   c TEXT: comment   q: stop"
+        "1, 2: this response is better   t: tie   s: skip   u: undo   c TEXT: comment   q: stop"
     }
 }
 
-/// How the terminal was, for when a thread that waits for a key is left behind: it reads without echo.
+/// The saved settings of the terminal, restored when dropped: a thread that still waits for a key has turned off echo.
 pub(super) struct SavedTerminal(#[cfg(unix)] rustix::termios::Termios);
 
 impl SavedTerminal {
-    /// `None` where standard input is no terminal.
+    /// `None` if standard input is not a terminal.
     pub fn of_standard_input() -> Option<SavedTerminal> {
         #[cfg(unix)]
         return rustix::termios::tcgetattr(io::stdin()).ok().map(SavedTerminal);
@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_is_one_command_and_anything_else_is_none() {
+    fn a_line_is_one_command_and_other_lines_are_unknown() {
         let mut lines = Lines::new(
             "1\n 2 \r\nT\nskip\nstop\nundo\nC two words\ncomment\n12\n1 2\n\n\u{1b}\nq".as_bytes(),
         );

@@ -1,4 +1,4 @@
-//! The names that flags go by.
+//! The names and aliases of flags.
 
 use super::*;
 
@@ -60,7 +60,7 @@ fn every_alias_may_be_written_with_underscores() {
 }
 
 #[test]
-fn what_is_suggested_is_spelt_as_help_spells_it() {
+fn a_suggested_flag_is_spelt_as_in_help() {
     for (flag, suggested) in [
         ("--learningrate", "'--learning-rate'"),
         ("--model_name_or_pat", "'--model'"),

@@ -1,9 +1,9 @@
-//! What is said to a file or a folder that is not what it should be.
+//! Errors of files and folders of the wrong kind.
 
 use super::*;
 
 #[test]
-fn adapter_is_the_folder_of_a_lora_adapter_and_gpu_a_gpu() {
+fn adapter_takes_the_folder_of_a_lora_adapter_and_gpu_a_gpu() {
     let lora = folder(&[("adapter_config.json", "")]);
     let lora = lora.path().to_str().unwrap();
     let plan = |flags: &[&str]| dpo(flags).map(|p| (p.train.options.adapter, p.train.gpu.options.gpu));
@@ -23,7 +23,7 @@ fn adapter_is_the_folder_of_a_lora_adapter_and_gpu_a_gpu() {
 }
 
 #[test]
-fn a_run_given_as_an_adapter_or_a_model_says_what_was_meant() {
+fn a_run_folder_given_as_an_adapter_or_a_model_is_an_error_with_a_suggestion() {
     let lora = folder(&[("run.json", r#"{"model": "base"}"#), ("adapter/adapter_config.json", "")]);
     let full = folder(&[("model/config.json", "")]);
     let saved = folder(&[
@@ -54,7 +54,7 @@ fn a_run_given_as_an_adapter_or_a_model_says_what_was_meant() {
 
 #[cfg(feature = "http")]
 #[test]
-fn a_name_on_the_hub_is_left_for_when_all_else_is_right() {
+fn a_name_on_the_hub_is_accepted_by_the_plan_unresolved() {
     let sft = |model: &str, dataset: &str| match cli(
         "sft",
         &["--model", model, "--dataset", dataset, "--output-dir", "run"],
@@ -67,7 +67,7 @@ fn a_name_on_the_hub_is_left_for_when_all_else_is_right() {
     assert_eq!(plan.train.dataset, [std::path::PathBuf::from("trl-lib/tldr:validation")]);
     let plan = dpo(&["--adapter", "someone/lora"]).unwrap();
     assert_eq!(plan.train.options.adapter, Some("someone/lora".into()));
-    // A file that was mistyped is not looked for elsewhere, nor is a folder below one that is here.
+    // A mistyped file name is not looked up on the Hub, nor is a path below an existing folder.
     for path in ["data/rows.jsonl", "src/rows", "/a/b", "./a/b", "a/b/c", "rows", "a/b:"] {
         let error = sft(DIR, path).unwrap_err().to_string();
         assert!(error.contains("is not a file"), "{error}");
@@ -75,7 +75,7 @@ fn a_name_on_the_hub_is_left_for_when_all_else_is_right() {
     for path in ["src/none", "/a/b", "./a/b", "../a/b", "a/b/c", "gpt2", "a/b@", "a/b:train"] {
         let error = sft(path, FILE).unwrap_err().to_string();
         assert!(error.contains("is not a folder"), "{error}");
-        // The way out where it may have been a name.
+        // The hint where a name on the Hub may have been meant.
         assert_eq!(error.contains("or hf://src/none"), path == "src/none", "{error}");
     }
     assert_eq!(sft("hf://src/none", FILE).unwrap().train.model, PathBuf::from("hf://src/none"));

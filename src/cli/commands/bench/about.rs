@@ -1,4 +1,4 @@
-//! What a time depends on besides the case: program, machine, choices.
+//! The program, the machine and the settings of a benchmark.
 
 use std::process::Command;
 use std::time::SystemTime;
@@ -19,7 +19,7 @@ pub(super) struct About {
     pub gpu: GpuSummary,
     pub tier: Tier,
     pub arithmetic: Arithmetic,
-    /// The kernels' shapes.
+    /// The chosen shapes of the kernels.
     pub tuning: Tuning,
     /// Measurements of each case.
     pub runs: usize,
@@ -44,8 +44,8 @@ impl About {
     }
 }
 
-/// The commit that OAIF_COMMIT named when the program was built; else that of the checkout in whose folders the program
-/// lies, with a + if files of it were changed; `None` where there is neither.
+/// The commit in OAIF_COMMIT at build time, or that of the git checkout that contains the program, with a + if files were
+/// changed. `None` without either.
 fn commit() -> Option<String> {
     if let Some(commit) = option_env!("OAIF_COMMIT") {
         return Some(commit.to_owned());

@@ -1,4 +1,4 @@
-//! The forms of results: a table for people, JSON lines, CSV, Markdown. Each row is written as soon as it is known.
+//! The output formats of results: table, JSON lines, CSV, Markdown. Each row is printed as soon as it is measured.
 
 use std::path::Path;
 
@@ -14,12 +14,12 @@ use crate::error::{Error, Result};
 pub(super) struct Output {
     form: Form,
     earlier: Option<Earlier>,
-    /// Where it was read from.
+    /// The file of [`Output::earlier`].
     file: String,
     suites: Vec<&'static str>,
     /// Cases that [`Output::earlier`] does not have.
     new: Vec<String>,
-    /// What each line of CSV ends with.
+    /// The last cells of each CSV line.
     about: Vec<String>,
 }
 
@@ -63,16 +63,16 @@ impl Output {
         Output { form, earlier, file, suites, new: Vec::new(), about: Vec::new() }
     }
 
-    /// Program, GPU, ceilings, and where an earlier time differed.
+    /// Prints program, GPU, ceilings, and their differences from the earlier benchmark.
     pub fn begin(&mut self, about: &About) -> Result<()> {
         let (gpu, c) = (&about.gpu, &about.ceilings);
         let commit = about.commit.clone().unwrap_or_default();
         let ceilings = format!(
-            "{:.1} GFLOP/s multiply-add, {:.1} GB/s, {:.1} µs a launch, {:.0} µs a submit",
+            "{:.1} GFLOP/s multiply-add, {:.1} GB/s, {:.1} µs per launch, {:.0} µs per submit",
             c.gflops, c.gigabytes_per_second, c.launch_us, c.submit_us
         );
         let program = format!("oaif {} {commit}", about.version).trim_end().to_owned();
-        let chosen = format!("tier {}, products with f16 matrices: {}", about.tier, about.arithmetic);
+        let chosen = format!("tier {}, matrix products with f16 weights: {}", about.tier, about.arithmetic);
         match self.form {
             Form::Json => print(serde_json::to_value(about).expect("numbers and names"))?,
             Form::Csv => {
@@ -106,7 +106,7 @@ impl Output {
         }
     }
 
-    /// A row that is no measurement. CSV has measurements alone.
+    /// Prints a row that is not a measurement; for CSV, to standard error.
     fn note(&self, row: Value, text: &str) -> Result<()> {
         match self.form {
             Form::Json => print(row),
@@ -123,7 +123,7 @@ impl Output {
         if self.earlier.is_some() { "ratio" } else { "" }
     }
 
-    /// `model`: what is said of the model, if there is one.
+    /// `model`: the description of the model, if any.
     pub fn heading(&self, suite: &str, model: Option<&str>) -> Result<()> {
         match self.form {
             Form::Json | Form::Csv => Ok(()),
@@ -174,7 +174,7 @@ impl Output {
     }
 
     pub fn skipped(&self, suite: &str, case: &str, why: &Error) -> Result<()> {
-        let text = format!("{case}: skipped, since {why}");
+        let text = format!("{case}: skipped: {why}");
         self.note(json!({"suite": suite, "case": case, "skipped": why.to_string()}), &text)
     }
 
@@ -182,7 +182,7 @@ impl Output {
         self.note(json!({"summary": what, "ratio": ratio}), &format!("{what}: {ratio:.3}"))
     }
 
-    /// The ceilings after a suite, beside those before it.
+    /// Prints the ceilings after a suite, compared with those before it.
     pub fn end_suite(&self, suite: &str, before: Ceilings, after: Ceilings) -> Result<()> {
         let percent = |after: f64, before: f64| 100.0 * (after / before - 1.0);
         let (gflops, bandwidth) = (
@@ -198,7 +198,7 @@ impl Output {
         self.note(row, &text)
     }
 
-    /// What only one of two times has.
+    /// Prints the cases that only one of the two benchmarks has.
     pub fn end(&self) -> Result<()> {
         let Some(earlier) = &self.earlier else { return Ok(()) };
         let gone = earlier.unseen(&self.suites);
@@ -246,7 +246,7 @@ impl Output {
     }
 }
 
-/// In what the machine and program of `then` are not those of now, so that ratios tell of more than the code.
+/// The differences of machine and program between `then` and `now`, which affect the ratios as well.
 fn then(then: &Value, now: &About) -> Vec<String> {
     let now = serde_json::to_value(now).expect("numbers and names");
     let mut out = Vec::new();
@@ -279,7 +279,7 @@ fn quoted(text: &str) -> String {
     }
 }
 
-/// `ratio`: `None` where nothing is compared.
+/// `ratio`: `None` without a comparison.
 fn markdown_line(m: &Measurement, ratio: Option<Option<f64>>) -> String {
     let facts = &m.facts;
     let of_model = |part: &Option<String>| part.iter().map(|part| format!("; {part}")).collect::<String>();
@@ -302,7 +302,7 @@ fn markdown_line(m: &Measurement, ratio: Option<Option<f64>>) -> String {
     )
 }
 
-/// The line of the table, and under it what steps have to tell besides.
+/// The line of the table, followed by the details of suites with a model.
 fn table_lines(m: &Measurement, ratio: Option<f64>) -> String {
     let name = match m.facts.suite {
         "kernels" => format!("{} ({})", m.facts.case, m.facts.shape),
@@ -319,14 +319,14 @@ fn table_lines(m: &Measurement, ratio: Option<f64>) -> String {
     }
     let mut more = Vec::new();
     if let Some(us) = m.us_per_token() {
-        more.push(format!("{us:.2} µs a token, {:.0} tokens/s", 1e6 / us));
+        more.push(format!("{us:.2} µs per token, {:.0} tokens/s", 1e6 / us));
     }
     if let Some(launches) = m.facts.launches_per_layer {
-        more.push(format!("{launches} launches a layer"));
+        more.push(format!("{launches} launches per layer"));
     }
     more.push(format!("host {:.1}%", m.host_percent));
     more.push(format!("{:.1} submits", m.submits));
-    more.push(format!("{} made after the first", m.made_after_first));
+    more.push(format!("{} GPU objects created after the first run", m.made_after_first));
     if let Some(bytes) = m.facts.memory_bytes {
         more.push(format!("{:.1} MiB", bytes as f64 / (1 << 20) as f64));
     }
@@ -352,13 +352,13 @@ mod tests {
     }
 
     #[test]
-    fn a_cell_with_a_comma_is_quoted_and_a_line_has_a_cell_for_each_title() {
+    fn a_cell_with_a_comma_is_quoted_and_a_line_has_a_cell_for_each_column() {
         assert_eq!((&*quoted("a b"), &*quoted("a,b"), &*quoted("a\"b")), ("a b", "\"a,b\"", "\"a\"\"b\""));
         let mut out = Output::new(Form::Csv, None, vec!["step"]);
         out.about = vec!["x".into(); 7];
         let c = Ceilings { gflops: 10.0, gigabytes_per_second: 5.0, launch_us: 1.0, submit_us: 1.0 };
         let line = out.csv_line(&measured("sft"), Some(1.0), &c);
-        // No cell but that of the weights has a comma.
+        // Only the cell of the weights has a comma.
         let cells: Vec<&str> = line.split(',').collect();
         assert_eq!(cells.len(), CSV.len() + 1, "{line}");
         assert_eq!(cells[..6], ["step", "sft", "tiny", "C 8 V 16", "\"float32", " frozen\""]);
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_tells_the_ratio_only_where_there_is_one() {
+    fn a_table_shows_the_ratio_only_with_a_comparison() {
         let first = |ratio| table_lines(&measured("sft"), ratio).lines().next().unwrap().to_owned();
         assert!(first(Some(1.25)).ends_with(" 7  1.250"), "{}", first(Some(1.25)));
         assert!(first(None).ends_with(" 7"));

@@ -14,17 +14,17 @@ use crate::error::{Error, Result};
 use crate::report::{Estimate, KeyFigure, Plot, Report, Sample, Section, Series, Table, Unit, number};
 use crate::train::run_dir::PAIRS;
 
-/// Samples that the page shows.
+/// Number of samples in the report.
 const SHOWN: usize = 8;
 
 impl Results {
-    /// The run's report, with what the exam has shown before it.
+    /// The report of the run, preceded by the results of the evaluation.
     pub fn report(&self, dir: &Path, kind: JudgeKind, instruction: Instruction) -> Result<Report> {
         let (before, after) = (self.before(), self.after());
         let mut report = Report::of_run(dir)?;
-        report.title(format!("A writer of summaries, asked to be {}", instruction.text())).lead(
-            "oaif demo: a small policy writes summaries of little posts, a small judge compares two of them at a \
-             time, and the policy learns from its verdicts as it goes.",
+        report.title(format!("Summaries that are {}", instruction.text())).lead(
+            "oaif demo: a small policy writes summaries of short posts, a small judge compares them in pairs, and the \
+             policy is trained on its verdicts online.",
         );
         let (rate, judged) = (after.oracle.win_rate(), after.judge.win_rate());
         let range = |e: Estimate| format!("{} to {}", Unit::Share.format(e.low), Unit::Share.format(e.high));
@@ -40,13 +40,13 @@ impl Results {
             )
             .figure_first(KeyFigure::new("Wins by the evaluation judge", share(judged)).note(range(judged)))
             .figure_first(KeyFigure::new("Wins by the oracle", share(rate)).note(range(rate)));
-        report.fact("Instruction", instruction.text()).fact("Judge's kind", kind.to_string());
-        report.add_first(self.samples(instruction)).add_first(self.against_the_start());
+        report.fact("Instruction", instruction.text()).fact("Kind of judge", kind.to_string());
+        report.add_first(self.samples(instruction)).add_first(self.against_the_starting_policy());
         report.add(judge(dir, instruction)?);
         Ok(report)
     }
 
-    fn against_the_start(&self) -> Section {
+    fn against_the_starting_policy(&self) -> Section {
         let estimates =
             |of: fn(&Stage) -> Estimate| self.stages.iter().skip(1).map(move |s| (s.step as f64, of(s)));
         let points = |of: fn(&Stage) -> f64| self.stages.iter().map(move |s| (s.step as f64, of(s)));
@@ -55,16 +55,16 @@ impl Results {
             let counts = [tally.wins, tally.ties, tally.losses].map(|n| (n as f64).into());
             [who.into()].into_iter().chain(counts).chain([(tally.win_rate(), Unit::Share).into()])
         };
-        Section::new("Against the start")
+        Section::new("Against the starting policy")
             .text(format!(
-                "On {posts} posts that were left out of all training, one summary each, by the policy at the start and \
-                 after so many steps. A win is a summary of higher utility, which the oracle, a program, measures \
-                 exactly; the oracle had no part in training. The evaluation judge is a model that had none either. \
-                 Ties are left out of the rates; intervals are those of 95 %."
+                "One summary of each of {posts} held-out posts, by the starting policy and by the policy after some number \
+                 of steps. A win is a summary of higher utility, which the oracle, a program, measures exactly. The oracle \
+                 and the evaluation judge, a model, took no part in training. Win rates exclude ties; intervals are 95 % \
+                 confidence intervals."
             ))
             .plot(
                 Plot::new("Win rate")
-                    .labels("step", "share of the games without a tie")
+                    .labels("step", "fraction of comparisons without ties")
                     .unit(Unit::Share)
                     .level(0.5)
                     .series(Series::band("oracle", estimates(|s| s.oracle.win_rate())))
@@ -87,20 +87,21 @@ impl Results {
             )
     }
 
-    /// The first held-out posts, so that nobody has picked them.
+    /// The first held-out posts, not selected ones.
     fn samples(&self, instruction: Instruction) -> Section {
         let (before, after) = (&self.before().summaries, &self.after().summaries);
         let qualities = self.exam.qualities(before).into_iter().zip(self.exam.qualities(after));
         let told = |q: &Quality| {
             let faults = match q.repeated + q.flaws {
                 0 => String::new(),
-                n => format!(", {n} repeated or out of place"),
+                n => format!(", {n} repeated or misplaced"),
             };
             let utility = number(instruction.utility(q));
             format!("{} right, {} invented{faults}, utility {utility}", q.right, q.invented)
         };
-        let text =
-            format!("The first {SHOWN} of the held-out posts; \"preferred\" is what the oracle prefers.");
+        let text = format!(
+            "The first {SHOWN} of the held-out posts; \"preferred\" marks the summary that the oracle prefers."
+        );
         let mut section = Section::new("Before and after").text(text);
         let summaries = before.iter().zip(after).zip(qualities);
         for (post, ((before, after), (old, new))) in self.exam.texts().iter().zip(summaries).take(SHOWN) {
@@ -115,7 +116,7 @@ impl Results {
                 false => sample.answer("after training", after),
             };
             section = section.sample(sample.note(format!(
-                "facts by the oracle: {}; then {}",
+                "facts counted by the oracle: {}; after training: {}",
                 told(&old),
                 told(&new)
             )));
@@ -124,7 +125,7 @@ impl Results {
     }
 }
 
-/// What the judge was worth: its verdicts in this run beside the oracle's.
+/// The agreement of the judge's verdicts in this run with the oracle.
 fn judge(dir: &Path, instruction: Instruction) -> Result<Section> {
     let path = dir.join(PAIRS);
     let pairs = BufReader::new(File::open(&path).map_err(Error::io("read", &path))?);
@@ -145,13 +146,13 @@ fn judge(dir: &Path, instruction: Instruction) -> Result<Section> {
         }
     }
     let orders = match both_orders {
-        0 => {
-            "It compares what each summary would have cost it to write, so that there is no order that could sway it."
+        0 => "The judge compares the log-probabilities of the summaries, so their order has no effect.",
+        _ => {
+            "The judge saw each pair in both orders; the order flips above are the pairs with different verdicts."
         }
-        _ => "It was asked in both orders; how often these disagreed stands above, as order flips.",
     };
-    Ok(Section::new("The judge beside the oracle").text(orders).table(
-        Table::new(["pairs of this run on which both have a preference", "agreement"])
+    Ok(Section::new("Agreement of judge and oracle").text(orders).table(
+        Table::new(["pairs of this run where both have a preference", "agreement"])
             .row([(decided as f64).into(), (Estimate::share(agreed, decided), Unit::Share).into()]),
     ))
 }
