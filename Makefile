@@ -3,7 +3,7 @@
 # Mesa's Vulkan drivers print a warning if it is unset.
 export XDG_RUNTIME_DIR ?= /tmp
 
-.PHONY: demo test test-largest bench gpu-stats lint models vulkan web
+.PHONY: book demo test test-largest bench gpu-stats lint models vulkan web
 
 # Cargo features in addition to the default ones.
 FEATURES ?=
