@@ -34,7 +34,10 @@ pub(super) fn choose(gpu: &Gpu, untuned: UnrolledTiles) -> Result<(UnrolledTiles
             let mut candidate = chosen_tiles;
             choose(&mut candidate, *tile);
             let gpu = gpu.with_tuning(Tuning { products: Products::Unrolled(candidate), ..gpu.tuning() });
-            if !case.check(&gpu).wait()?.passed() {
+            let right = case.check(&gpu).wait().is_ok_and(|report| report.passed());
+            // If the device is lost, the tile is not to blame.
+            gpu.idle().wait()?;
+            if !right {
                 wrong.push(*tile);
                 continue;
             }

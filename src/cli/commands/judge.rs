@@ -83,12 +83,18 @@ fn row(outcome: &PairOutcome) -> Value {
 
 fn summarise(counts: &Counts) {
     let decided = counts.judged - counts.tie - counts.invalid;
+    if decided == 0 {
+        return say(format_args!(
+            "no pair was decided: {} tie(s), {} invalid, {} identical",
+            counts.tie, counts.invalid, counts.identical
+        ));
+    }
     let (low, high) = wilson_interval(counts.first, decided);
     say(format_args!(
         "response 1 wins {} of {decided} decided pairs ({:.1} %, 95 % interval {:.1} to {:.1}); {} tie(s), {} invalid, \
          {} identical, {} order flip(s)",
         counts.first,
-        100.0 * counts.first as f64 / decided.max(1) as f64,
+        100.0 * counts.first as f64 / decided as f64,
         100.0 * low,
         100.0 * high,
         counts.tie,

@@ -107,10 +107,12 @@ pub fn end(command: &str, plan: &TrainPlan, saved: &Path) -> Result<String> {
         let [first, last] = <[f64; 2]>::from(ends.of(metric)?).map(|v| if v.abs() < 5e-5 { 0.0 } else { v });
         Some(format!("{name:<18}{} -> {}{what}", unit.format(first), unit.format(last)))
     };
+    // The policy samples the responses in `align` alone; the mean log-ratio of given ones is not a divergence.
+    let kl = if command == "align" { "KL to reference" } else { "log-ratio" };
     let changes = [
         // Policy gradients show the mean score: their loss stays around 0.
         change("mean score", "reward", Unit::Plain, "").or_else(|| change("loss", "loss", Unit::Plain, "")),
-        change("KL to reference", "objective/kl", Unit::Plain, " nats"),
+        change(kl, "objective/kl", Unit::Plain, " nats"),
         change("response length", "completions/mean_length", Unit::Plain, " tokens"),
         change("reward accuracy", "rewards/accuracies", Unit::Share, ""),
     ];
