@@ -42,7 +42,7 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 [[ $binary == */* ]] || binary=./$binary
 
 version=$("$root/scripts/release.sh" version)
-said=$("$binary" --version | head -n 1 | cut -d ' ' -f 2) || fail "$binary does not run on this machine"
+said=$("$binary" --version | sed -n '1s/^oaif \([^ ]*\).*/\1/p') || fail "$binary does not run on this machine"
 [[ ${said%$'\r'} == "$version" ]] || fail "$binary has version $said, Cargo.toml $version"
 
 if [[ -n $max_glibc ]]; then

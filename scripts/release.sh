@@ -30,7 +30,7 @@ notes() {
 }
 
 needs() {
-    cargo "$1" --version >/dev/null 2>&1 || fail "cargo-$1 is not installed: cargo install --locked cargo-$1"
+    command -v "cargo-$1" >/dev/null || fail "cargo-$1 is not installed: cargo install --locked cargo-$1"
 }
 
 case ${1:-} in
@@ -43,12 +43,12 @@ notes) notes "${2:-$(version)}" ;;
 licences)
     needs about
     cd "$root"
-    cargo about generate --locked --fail scripts/licences.hbs >"$2"
+    cargo about generate --locked --fail --config scripts/licences.toml scripts/licences.hbs >"$2"
     ;;
 sbom)
     needs cyclonedx
     cd "$root"
-    cargo cyclonedx --quiet --format json --target all --override-filename oaif-sbom
+    cargo cyclonedx --quiet --format json --spec-version 1.5 --target all --no-build-deps --override-filename oaif-sbom
     mv oaif-sbom.json "$2"
     ;;
 sums)
