@@ -81,7 +81,7 @@ step() {
     running=
     why=$(tail -n 1 "$out/$name.err" | cut -c 1-300)
     case $status in
-    0) note "$name" done $((SECONDS - started)) "" ;;
+    0) note "$name" "done" $((SECONDS - started)) "" ;;
     124 | 137) failed=1 && note "$name" failed $((SECONDS - started)) "stopped after $most seconds" ;;
     *) failed=1 && note "$name" failed $((SECONDS - started)) "exit code $status: $why" ;;
     esac

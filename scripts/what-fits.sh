@@ -48,7 +48,7 @@ echo "|---|---|---|---:|$(printf -- '---:|%.0s' "${cards[@]}")"
 for model in "${models[@]}"; do
     for dtype in float32 bfloat16; do
         for checkpointing in no yes; do
-            flags=(--model "benches/configs/$model" --base-dtype $dtype)
+            flags=(--model "benches/configs/$model" --base-dtype "$dtype")
             [[ $checkpointing == no ]] || flags+=(--gradient-checkpointing)
             first="" fits=()
             for ((batch = 1; batch <= most; batch++)); do

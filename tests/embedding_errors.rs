@@ -78,7 +78,7 @@ fn a_checkpoint_mixed_from_several_saves_is_refused_and_the_trainer_is_unchanged
     for name in ["model.safetensors", "optimiser.safetensors", "state.json"] {
         let mixed =
             MemoryFolder::new(saved[0].files().iter().map(|(name, content)| (name, content.to_vec())));
-        let (_, other) = files.iter().find(|(other, _)| *other == *name).unwrap();
+        let (_, other) = files.iter().find(|(other, _)| other.as_os_str() == name).unwrap();
         mixed.insert(name, other.to_vec());
         let mut trainer = offline(&gpu);
         let error = trainer.resume(mixed.path()).unwrap_err().to_string();
