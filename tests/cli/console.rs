@@ -38,7 +38,7 @@ fn a_run_prints_its_settings_its_steps_its_result_and_the_next_commands() {
     {
         assert!(lines[i].starts_with(name), "{}", outcome.err);
     }
-    for part in ["LoRA adapter of rank 2", "4, 3 steps of 4", "1e-4, linear", "iB of GPU memory"] {
+    for part in ["LoRA adapter of rank 2", "4, 3 steps of 4", "2.3e-3, linear", "iB of GPU memory"] {
         assert!(outcome.err.contains(part), "{part} is not in {}", outcome.err);
     }
     let steps: Vec<&&str> = lines.iter().filter(|line| line.starts_with("step ")).collect();
@@ -250,4 +250,41 @@ fn a_streamed_response_is_the_whole_response() {
         let whole: serde_json::Value = serde_json::from_str(&whole).unwrap();
         assert_eq!(shown, format!("{}\n", whole["text"].as_str().unwrap()), "{flags}");
     }
+}
+
+#[test]
+fn quiet_leaves_results_warnings_and_errors() {
+    let Some(place) = place() else { return };
+    let quiet = place.oaif(&format!("{ALIGN} --judge-rule longer -q")).done();
+    assert_eq!((quiet.out.as_str(), quiet.err.as_str()), ("run/model\n", ""));
+    place.refuses(
+        &format!("-q {ALIGN} --judge-rule longer --output-dir run"),
+        1,
+        &["run", "already has a run"],
+    );
+}
+
+#[test]
+fn the_json_log_is_one_object_a_line_with_every_step_as_in_metrics() {
+    let Some(place) = place() else { return };
+    let outcome = place.oaif(&format!("{ALIGN} --judge-rule longer --lora-r 2 --log json")).done();
+    let events = super::rows(&outcome.err);
+    let of = |name: &str| events.iter().filter(|event| event["event"] == name).collect::<Vec<_>>();
+    assert!(events.iter().all(|event| event["seconds"].as_f64().is_some()), "{}", outcome.err);
+    assert!(
+        of("start")[0]["judge"] == "rule longer" || of("start")[0]["judge"].is_string(),
+        "{}",
+        outcome.err
+    );
+    assert!(of("phase").iter().any(|event| event["name"] == "judging"), "{}", outcome.err);
+    let metrics = place.rows("run/metrics.jsonl");
+    assert_eq!(of("step").len(), metrics.len());
+    for (event, row) in of("step").into_iter().zip(&metrics) {
+        assert!(row.as_object().unwrap().iter().all(|(key, value)| event[key] == *value), "{event} {row}");
+        assert_eq!(event["total_steps"], 3);
+    }
+    assert_eq!(of("end")[0]["output"], "run/adapter");
+    let error = place.oaif("align --model nowhere/at-all --dataset pairs.jsonl --output-dir x --judge rule --judge-rule shorter --log json");
+    let last = super::rows(&error.err).pop().unwrap();
+    assert_eq!((&last["event"], &last["exit_code"]), (&json!("error"), &json!(error.code)), "{last}");
 }

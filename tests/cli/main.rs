@@ -17,6 +17,7 @@ mod hub;
 mod readme;
 mod resume;
 mod runs;
+mod shell;
 mod weights;
 
 use std::path::{Path, PathBuf};
