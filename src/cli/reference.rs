@@ -23,10 +23,12 @@ fn is_shown(arg: &Arg) -> bool {
 
 /// `-m`, `--model <DIR|NAME>`
 fn usage(arg: &Arg) -> String {
-    let values = match arg.get_action().takes_values() {
+    let values: String = match arg.get_action().takes_values() {
         true => arg.get_value_names().unwrap_or_default().iter().map(|name| format!(" {name}")).collect(),
         false => String::new(),
     };
+    // A bar ends a cell, also within code.
+    let values: String = values.replace('|', "\\|");
     let Some(long) = arg.get_long() else { return format!("`{}`", values.trim()) };
     let short = arg.get_short().map(|letter| format!("`-{letter}`, ")).unwrap_or_default();
     format!("{short}`--{long}{values}`")
