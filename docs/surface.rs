@@ -22,7 +22,7 @@ pub enum Error {
     NoGradient { op: &'static str },
     NonFinite { count: usize },
     SelfCheck(String),
-    Annotator { name: String, why: String },
+    Judge { name: String, why: String },
     Interrupted,
 }
 impl Error {
@@ -43,335 +43,6 @@ pub trait Wait: Future + Sized {
 impl<F: Future> Wait for F {}
 #[cfg(not(target_arch = "wasm32"))]
 pub fn block_on<F: Future>(future: F) -> F::Output {}
-
-pub mod annotate {
-    pub trait Annotator: Send {
-        fn name(&self) -> String;
-        fn annotate<'t>(
-            &'t mut self,
-            pairs: &'t [Pair<'t>],
-        ) -> Task<'t, Result<Vec<Judgement>>>;
-        fn identity(&self) -> Result<BTreeMap<String, String>> {}
-        fn position(&self) -> Position {}
-        fn rates(&self) -> bool {}
-        fn rate<'t>(
-            &'t mut self,
-            _responses: &'t [Rated<'t>],
-        ) -> Task<'t, Result<Vec<Score>>> {}
-    }
-    impl Annotator for LikelihoodAnnotator {}
-    impl Annotator for LlmAnnotator {}
-    impl Annotator for RewardAnnotator {}
-    impl Annotator for Rule {}
-    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
-    #[cfg(feature = "http")]
-    pub enum Api {
-        Chat,
-        Completions,
-    }
-    impl Api {
-        pub fn name(self) -> &'static str {}
-    }
-    pub struct Desk {}
-    impl std::fmt::Debug for Desk {}
-    impl Desk {
-        pub fn new() -> Desk {}
-        pub fn open(path: &Path) -> Result<Desk> {}
-        pub fn keep_in(&self, path: &Path) -> Result<()> {}
-        pub fn holding(self, hold: Duration) -> Desk {}
-        pub fn on_change(&self, listener: impl Fn() -> bool + Send + Sync + 'static) {}
-        pub fn prioritise(&self, id: &str, priority: f32) {}
-        pub fn withdraw(&self) {}
-        pub fn close(&self, why: impl Into<String>) {}
-        pub fn view(&self, shown: Option<u64>) -> View {}
-        pub fn label(&self, given: GivenLabel) -> std::result::Result<(), Refusal> {}
-        pub fn undo(&self, id: &str) -> std::result::Result<Pick, Refusal> {}
-        pub fn comment(
-            &self,
-            id: &str,
-            form: u64,
-            comment: &str,
-        ) -> std::result::Result<(), Refusal> {}
-        pub fn wait(&self, seen: u64, patience: Duration) -> u64 {}
-    }
-    impl Default for Desk {}
-    #[derive(Clone, Debug, PartialEq, Deserialize)]
-    pub struct GivenLabel {
-        pub id: String,
-        pub form: u64,
-        pub shown_first: u8,
-        pub choice: Pick,
-        pub comment: Option<String>,
-        pub seconds: f64,
-    }
-    pub struct Human {}
-    impl Human {
-        pub fn new(desk: Arc<Desk>) -> Human {}
-    }
-    pub trait IntoAnnotationQueue<'a> {}
-    impl<'a, A: Annotator + 'a> IntoAnnotationQueue<'a> for A {}
-    impl<'a> IntoAnnotationQueue<'a> for super::human::Human {}
-    #[cfg(feature = "http")]
-    impl<'a> IntoAnnotationQueue<'a> for super::openai::OpenAi {}
-    #[cfg(not(target_arch = "wasm32"))]
-    impl<'a> IntoAnnotationQueue<'a> for super::threaded::Threaded {}
-    pub struct JudgeModel {
-        pub tokenizer: Tokenizer,
-        pub scorer: Scorer,
-    }
-    impl JudgeModel {
-        pub async fn load(
-            gpu: &Gpu,
-            dir: &Path,
-            max_length: Option<usize>,
-            arena: &Arena,
-        ) -> Result<JudgeModel> {}
-        pub async fn of_model(
-            model: &Model,
-            dir: &Path,
-            max_length: Option<usize>,
-            arena: &Arena,
-        ) -> Result<JudgeModel> {}
-        pub async fn scorer(
-            model: &Model,
-            max_length: Option<usize>,
-            arena: &Arena,
-        ) -> Result<(Scorer, usize)> {}
-    }
-    #[derive(Clone, Debug)]
-    pub struct JudgeTemplate {}
-    impl JudgeTemplate {
-        pub fn builtin(name: &str) -> Result<JudgeTemplate> {}
-        pub fn from_file(path: &Path) -> Result<JudgeTemplate> {}
-        pub fn from_text(source: &str) -> Result<JudgeTemplate> {}
-        pub fn with_training(self, training: bool) -> JudgeTemplate {}
-        pub fn with_instruction(self, instruction: &str) -> Result<JudgeTemplate> {}
-        pub fn render(&self, pair: &Pair<'_>) -> Result<String> {}
-    }
-    #[derive(Clone, Debug, PartialEq)]
-    pub struct Judgement {
-        pub verdict: Verdict,
-        pub p_12: Option<f32>,
-        pub p_21: Option<f32>,
-        pub votes: Vec<Verdict>,
-    }
-    impl Judgement {
-        pub fn from_orders(p_12: Option<f32>, p_21: Option<f32>) -> Judgement {}
-        pub fn turned(&self) -> Judgement {}
-        pub fn order_flip(&self) -> bool {}
-    }
-    impl From<Verdict> for Judgement {}
-    #[derive(Clone, PartialEq, Eq)]
-    #[cfg(feature = "http")]
-    pub struct Key {}
-    impl Key {
-        pub fn find(env: Option<&str>, file: Option<&Path>) -> Result<Option<Key>> {}
-        pub fn from_env(name: &str) -> Result<Option<Key>> {}
-        pub fn from_file(path: &Path) -> Result<Key> {}
-    }
-    impl fmt::Debug for Key {}
-    #[derive(Clone, Debug, PartialEq, Serialize)]
-    #[non_exhaustive]
-    pub struct Last {
-        pub id: String,
-        pub choice: Pick,
-        pub undoable: bool,
-    }
-    pub struct LikelihoodAnnotator {}
-    impl LikelihoodAnnotator {
-        pub async fn new(
-            judge: JudgeModel,
-            template: &str,
-            instruction: &str,
-            normalise: Normalise,
-            name: &str,
-        ) -> Result<LikelihoodAnnotator> {}
-        pub fn of_whole_responses(self) -> LikelihoodAnnotator {}
-    }
-    pub struct LlmAnnotator {}
-    impl LlmAnnotator {
-        pub async fn new(
-            mut judge: JudgeModel,
-            template: JudgeTemplate,
-            orders: Orders,
-            name: &str,
-        ) -> Result<LlmAnnotator> {}
-    }
-    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
-    pub enum Normalise {
-        Sum,
-        Token,
-        Character,
-    }
-    #[cfg(feature = "http")]
-    pub struct OpenAi {}
-    impl OpenAi {
-        pub fn new(options: OpenAiOptions, template: JudgeTemplate) -> Result<OpenAi> {}
-    }
-    impl fmt::Debug for OpenAi {}
-    #[derive(Clone, Debug, Setters)]
-    #[non_exhaustive]
-    #[cfg(feature = "http")]
-    pub struct OpenAiOptions {
-        pub model: String,
-        pub api: Api,
-        pub system: Option<String>,
-        pub orders: Orders,
-        pub log_probabilities: bool,
-        pub most_probable: u32,
-        pub reasons: bool,
-        pub max_tokens: u32,
-        pub ties: bool,
-        pub temperature: f64,
-        pub rating: Option<RatingTemplate>,
-        pub pointwise: bool,
-        pub urls: Vec<String>,
-        pub key: Option<Key>,
-        pub connect_timeout: Duration,
-        pub timeout: Duration,
-        pub retries: u32,
-        pub backoff: Duration,
-        pub patience: Duration,
-        pub break_after: u32,
-        pub break_for: Duration,
-        pub concurrency: usize,
-        pub requests_per_minute: Option<u32>,
-        pub tokens_per_minute: Option<u32>,
-        pub max_requests: Option<u64>,
-        pub max_cost: Option<f64>,
-        pub price_prompt: f64,
-        pub price_completion: f64,
-        pub cache: Option<PathBuf>,
-    }
-    impl Default for OpenAiOptions {}
-    impl OpenAiOptions {
-        pub fn check(&self) -> Result<()> {}
-    }
-    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
-    #[non_exhaustive]
-    pub enum Orders {
-        Both,
-        One,
-    }
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub struct Pair<'a> {
-        pub prompt: &'a str,
-        pub response_1: &'a str,
-        pub response_2: &'a str,
-    }
-    impl Pair<'_> {
-        pub fn swapped(self) -> Self {}
-    }
-    #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-    #[non_exhaustive]
-    pub enum Pick {
-        First,
-        Second,
-        Tie,
-        Skip,
-    }
-    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-    pub enum Position {
-        Settled,
-        Given,
-        Untold,
-    }
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub struct Rated<'a> {
-        pub prompt: &'a str,
-        pub response: &'a str,
-    }
-    #[derive(Clone, Debug)]
-    #[cfg(feature = "http")]
-    pub struct RatingTemplate {}
-    impl RatingTemplate {
-        pub fn builtin() -> RatingTemplate {}
-        pub fn from_text(source: &str) -> Result<RatingTemplate> {}
-        pub fn from_file(path: &Path) -> Result<RatingTemplate> {}
-        pub fn with_instruction(self, instruction: &str) -> Result<RatingTemplate> {}
-        pub fn render(&self, rated: &Rated<'_>) -> Result<String> {}
-    }
-    #[derive(Debug, thiserror::Error)]
-    #[non_exhaustive]
-    pub enum Refusal {
-        Gone,
-        Labelled,
-        Stale,
-        NothingToUndo,
-        TooLate,
-        NotTheLast,
-        LongComment,
-        Closed(String),
-        Unwritten(Error),
-    }
-    pub struct RewardAnnotator {}
-    impl RewardAnnotator {
-        pub async fn new(
-            model: &Model,
-            dir: &Path,
-            adapter: Option<&Path>,
-            append_eos: bool,
-            name: &str,
-        ) -> Result<RewardAnnotator> {}
-    }
-    #[derive(Clone, Debug)]
-    pub struct Rule {}
-    impl Rule {
-        pub fn parse(text: &str) -> Result<Rule> {}
-    }
-    #[derive(Clone, Debug, PartialEq)]
-    pub enum Score {
-        Value(f32),
-        Invalid { why: String },
-    }
-    #[derive(Clone, Debug, PartialEq, Serialize)]
-    #[non_exhaustive]
-    pub struct Shown {
-        pub id: String,
-        pub form: u64,
-        pub prompt: String,
-        pub first: String,
-        pub second: String,
-        pub shown_first: u8,
-        pub comment: String,
-    }
-    #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-    #[non_exhaustive]
-    pub struct Tally {
-        pub open: usize,
-        pub given: usize,
-        pub ties: usize,
-        pub skipped: usize,
-        pub per_minute: Option<f64>,
-        pub seconds_left: Option<f64>,
-    }
-    #[cfg(not(target_arch = "wasm32"))]
-    pub struct Threaded {}
-    impl Threaded {
-        pub fn new(mut annotator: impl Annotator + 'static) -> Result<Threaded> {}
-    }
-    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-    pub enum Verdict {
-        First { p: f32 },
-        Second { p: f32 },
-        Tie,
-        Invalid { why: String },
-    }
-    impl Verdict {
-        pub fn from_probability(p: f32) -> Verdict {}
-        pub fn p_first(&self) -> Option<f32> {}
-        pub fn turned(&self) -> Verdict {}
-        pub fn label(&self) -> &'static str {}
-    }
-    #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-    #[non_exhaustive]
-    pub struct View {
-        pub pair: Option<Shown>,
-        pub counts: Tally,
-        pub last: Option<Last>,
-        pub closed: Option<String>,
-    }
-}
 
 pub mod data {
     #[derive(Clone, Debug, PartialEq, Eq, Setters)]
@@ -688,6 +359,335 @@ pub mod gpu {
     impl std::fmt::Display for Tier {}
     pub async fn list_gpus() -> Vec<GpuSummary> {}
     pub fn required_limits(adapter: &wgpu::Adapter) -> wgpu::Limits {}
+}
+
+pub mod judge {
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+    #[cfg(feature = "http")]
+    pub enum Api {
+        Chat,
+        Completions,
+    }
+    impl Api {
+        pub fn name(self) -> &'static str {}
+    }
+    pub struct Desk {}
+    impl std::fmt::Debug for Desk {}
+    impl Desk {
+        pub fn new() -> Desk {}
+        pub fn open(path: &Path) -> Result<Desk> {}
+        pub fn keep_in(&self, path: &Path) -> Result<()> {}
+        pub fn holding(self, hold: Duration) -> Desk {}
+        pub fn on_change(&self, listener: impl Fn() -> bool + Send + Sync + 'static) {}
+        pub fn prioritise(&self, id: &str, priority: f32) {}
+        pub fn withdraw(&self) {}
+        pub fn close(&self, why: impl Into<String>) {}
+        pub fn view(&self, shown: Option<u64>) -> View {}
+        pub fn label(&self, given: GivenLabel) -> std::result::Result<(), Refusal> {}
+        pub fn undo(&self, id: &str) -> std::result::Result<Pick, Refusal> {}
+        pub fn comment(
+            &self,
+            id: &str,
+            form: u64,
+            comment: &str,
+        ) -> std::result::Result<(), Refusal> {}
+        pub fn wait(&self, seen: u64, patience: Duration) -> u64 {}
+    }
+    impl Default for Desk {}
+    #[derive(Clone, Debug, PartialEq, Deserialize)]
+    pub struct GivenLabel {
+        pub id: String,
+        pub form: u64,
+        pub shown_first: u8,
+        pub choice: Pick,
+        pub comment: Option<String>,
+        pub seconds: f64,
+    }
+    pub struct Human {}
+    impl Human {
+        pub fn new(desk: Arc<Desk>) -> Human {}
+    }
+    pub trait IntoJudgeQueue<'a> {}
+    impl<'a, A: Judge + 'a> IntoJudgeQueue<'a> for A {}
+    impl<'a> IntoJudgeQueue<'a> for super::human::Human {}
+    #[cfg(feature = "http")]
+    impl<'a> IntoJudgeQueue<'a> for super::openai::OpenAi {}
+    #[cfg(not(target_arch = "wasm32"))]
+    impl<'a> IntoJudgeQueue<'a> for super::threaded::Threaded {}
+    pub trait Judge: Send {
+        fn name(&self) -> String;
+        fn judge<'t>(
+            &'t mut self,
+            pairs: &'t [Pair<'t>],
+        ) -> Task<'t, Result<Vec<Judgement>>>;
+        fn identity(&self) -> Result<BTreeMap<String, String>> {}
+        fn position(&self) -> Position {}
+        fn rates(&self) -> bool {}
+        fn rate<'t>(
+            &'t mut self,
+            _responses: &'t [Rated<'t>],
+        ) -> Task<'t, Result<Vec<Score>>> {}
+    }
+    impl Judge for LikelihoodJudge {}
+    impl Judge for LlmJudge {}
+    impl Judge for RewardJudge {}
+    impl Judge for Rule {}
+    pub struct JudgeModel {
+        pub tokenizer: Tokenizer,
+        pub scorer: Scorer,
+    }
+    impl JudgeModel {
+        pub async fn load(
+            gpu: &Gpu,
+            dir: &Path,
+            max_length: Option<usize>,
+            arena: &Arena,
+        ) -> Result<JudgeModel> {}
+        pub async fn of_model(
+            model: &Model,
+            dir: &Path,
+            max_length: Option<usize>,
+            arena: &Arena,
+        ) -> Result<JudgeModel> {}
+        pub async fn scorer(
+            model: &Model,
+            max_length: Option<usize>,
+            arena: &Arena,
+        ) -> Result<(Scorer, usize)> {}
+    }
+    #[derive(Clone, Debug)]
+    pub struct JudgeTemplate {}
+    impl JudgeTemplate {
+        pub fn builtin(name: &str) -> Result<JudgeTemplate> {}
+        pub fn from_file(path: &Path) -> Result<JudgeTemplate> {}
+        pub fn from_text(source: &str) -> Result<JudgeTemplate> {}
+        pub fn with_training(self, training: bool) -> JudgeTemplate {}
+        pub fn with_instruction(self, instruction: &str) -> Result<JudgeTemplate> {}
+        pub fn render(&self, pair: &Pair<'_>) -> Result<String> {}
+    }
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct Judgement {
+        pub verdict: Verdict,
+        pub p_12: Option<f32>,
+        pub p_21: Option<f32>,
+        pub votes: Vec<Verdict>,
+    }
+    impl Judgement {
+        pub fn from_orders(p_12: Option<f32>, p_21: Option<f32>) -> Judgement {}
+        pub fn turned(&self) -> Judgement {}
+        pub fn order_flip(&self) -> bool {}
+    }
+    impl From<Verdict> for Judgement {}
+    #[derive(Clone, PartialEq, Eq)]
+    #[cfg(feature = "http")]
+    pub struct Key {}
+    impl Key {
+        pub fn find(env: Option<&str>, file: Option<&Path>) -> Result<Option<Key>> {}
+        pub fn from_env(name: &str) -> Result<Option<Key>> {}
+        pub fn from_file(path: &Path) -> Result<Key> {}
+    }
+    impl fmt::Debug for Key {}
+    #[derive(Clone, Debug, PartialEq, Serialize)]
+    #[non_exhaustive]
+    pub struct Last {
+        pub id: String,
+        pub choice: Pick,
+        pub undoable: bool,
+    }
+    pub struct LikelihoodJudge {}
+    impl LikelihoodJudge {
+        pub async fn new(
+            judge: JudgeModel,
+            template: &str,
+            instruction: &str,
+            normalise: Normalise,
+            name: &str,
+        ) -> Result<LikelihoodJudge> {}
+        pub fn of_whole_responses(self) -> LikelihoodJudge {}
+    }
+    pub struct LlmJudge {}
+    impl LlmJudge {
+        pub async fn new(
+            mut judge: JudgeModel,
+            template: JudgeTemplate,
+            orders: Orders,
+            name: &str,
+        ) -> Result<LlmJudge> {}
+    }
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+    pub enum Normalise {
+        Sum,
+        Token,
+        Character,
+    }
+    #[cfg(feature = "http")]
+    pub struct OpenAi {}
+    impl OpenAi {
+        pub fn new(options: OpenAiOptions, template: JudgeTemplate) -> Result<OpenAi> {}
+    }
+    impl fmt::Debug for OpenAi {}
+    #[derive(Clone, Debug, Setters)]
+    #[non_exhaustive]
+    #[cfg(feature = "http")]
+    pub struct OpenAiOptions {
+        pub model: String,
+        pub api: Api,
+        pub system: Option<String>,
+        pub orders: Orders,
+        pub log_probabilities: bool,
+        pub most_probable: u32,
+        pub reasons: bool,
+        pub max_tokens: u32,
+        pub ties: bool,
+        pub temperature: f64,
+        pub rating: Option<RatingTemplate>,
+        pub pointwise: bool,
+        pub urls: Vec<String>,
+        pub key: Option<Key>,
+        pub connect_timeout: Duration,
+        pub timeout: Duration,
+        pub retries: u32,
+        pub backoff: Duration,
+        pub patience: Duration,
+        pub break_after: u32,
+        pub break_for: Duration,
+        pub concurrency: usize,
+        pub requests_per_minute: Option<u32>,
+        pub tokens_per_minute: Option<u32>,
+        pub max_requests: Option<u64>,
+        pub max_cost: Option<f64>,
+        pub price_prompt: f64,
+        pub price_completion: f64,
+        pub cache: Option<PathBuf>,
+    }
+    impl Default for OpenAiOptions {}
+    impl OpenAiOptions {
+        pub fn check(&self) -> Result<()> {}
+    }
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+    #[non_exhaustive]
+    pub enum Orders {
+        Both,
+        One,
+    }
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Pair<'a> {
+        pub prompt: &'a str,
+        pub response_1: &'a str,
+        pub response_2: &'a str,
+    }
+    impl Pair<'_> {
+        pub fn swapped(self) -> Self {}
+    }
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+    #[non_exhaustive]
+    pub enum Pick {
+        First,
+        Second,
+        Tie,
+        Skip,
+    }
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+    pub enum Position {
+        Settled,
+        Given,
+        Untold,
+    }
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Rated<'a> {
+        pub prompt: &'a str,
+        pub response: &'a str,
+    }
+    #[derive(Clone, Debug)]
+    #[cfg(feature = "http")]
+    pub struct RatingTemplate {}
+    impl RatingTemplate {
+        pub fn builtin() -> RatingTemplate {}
+        pub fn from_text(source: &str) -> Result<RatingTemplate> {}
+        pub fn from_file(path: &Path) -> Result<RatingTemplate> {}
+        pub fn with_instruction(self, instruction: &str) -> Result<RatingTemplate> {}
+        pub fn render(&self, rated: &Rated<'_>) -> Result<String> {}
+    }
+    #[derive(Debug, thiserror::Error)]
+    #[non_exhaustive]
+    pub enum Refusal {
+        Gone,
+        Labelled,
+        Stale,
+        NothingToUndo,
+        TooLate,
+        NotTheLast,
+        LongComment,
+        Closed(String),
+        Unwritten(Error),
+    }
+    pub struct RewardJudge {}
+    impl RewardJudge {
+        pub async fn new(
+            model: &Model,
+            dir: &Path,
+            adapter: Option<&Path>,
+            append_eos: bool,
+            name: &str,
+        ) -> Result<RewardJudge> {}
+    }
+    #[derive(Clone, Debug)]
+    pub struct Rule {}
+    impl Rule {
+        pub fn parse(text: &str) -> Result<Rule> {}
+    }
+    #[derive(Clone, Debug, PartialEq)]
+    pub enum Score {
+        Value(f32),
+        Invalid { why: String },
+    }
+    #[derive(Clone, Debug, PartialEq, Serialize)]
+    #[non_exhaustive]
+    pub struct Shown {
+        pub id: String,
+        pub form: u64,
+        pub prompt: String,
+        pub first: String,
+        pub second: String,
+        pub shown_first: u8,
+        pub comment: String,
+    }
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+    #[non_exhaustive]
+    pub struct Tally {
+        pub open: usize,
+        pub given: usize,
+        pub ties: usize,
+        pub skipped: usize,
+        pub per_minute: Option<f64>,
+        pub seconds_left: Option<f64>,
+    }
+    #[cfg(not(target_arch = "wasm32"))]
+    pub struct Threaded {}
+    impl Threaded {
+        pub fn new(mut judge: impl Judge + 'static) -> Result<Threaded> {}
+    }
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    pub enum Verdict {
+        First { p: f32 },
+        Second { p: f32 },
+        Tie,
+        Invalid { why: String },
+    }
+    impl Verdict {
+        pub fn from_probability(p: f32) -> Verdict {}
+        pub fn p_first(&self) -> Option<f32> {}
+        pub fn turned(&self) -> Verdict {}
+        pub fn label(&self) -> &'static str {}
+    }
+    #[derive(Clone, Debug, Default, PartialEq, Serialize)]
+    #[non_exhaustive]
+    pub struct View {
+        pub pair: Option<Shown>,
+        pub counts: Tally,
+        pub last: Option<Last>,
+        pub closed: Option<String>,
+    }
 }
 
 pub mod model {
@@ -1129,7 +1129,7 @@ pub mod train {
         pub async fn online(
             policy: Policy,
             prompts: &[Prompt],
-            annotator: impl IntoAnnotationQueue<'a>,
+            judge: impl IntoJudgeQueue<'a>,
             train: &TrainOptions,
             options: &AlignOptions,
         ) -> Result<Trainer<'a>> {}
