@@ -28,7 +28,7 @@ const WEIGHTS: [&str; 17] = [
 ];
 
 /// What is written anew, or tells of a run.
-const NOT_COPIED: [&str; 10] = [
+const NOT_COPIED: [&str; 11] = [
     "config.json",
     "adapter_config.json",
     "run.json",
@@ -37,6 +37,7 @@ const NOT_COPIED: [&str; 10] = [
     "summary.json",
     "metrics.jsonl",
     "pairs.jsonl",
+    "eval_samples.jsonl",
     "report.html",
     "trainer_state.json",
 ];

@@ -39,7 +39,7 @@ pub(super) fn idle(command: Command, steps: usize, rows: usize, all: bool) -> Op
 }
 
 /// Answers that never end.
-pub(super) fn endless(answers: usize, ended: usize, max_new_tokens: usize) -> Option<String> {
+pub(crate) fn endless(answers: usize, ended: usize, max_new_tokens: usize) -> Option<String> {
     (answers >= MIN_ANSWERS && ended == 0).then(|| {
         format!(
             "none of {answers} answers ended within {max_new_tokens} tokens: the judge saw beginnings alone; raise \
@@ -49,7 +49,7 @@ pub(super) fn endless(answers: usize, ended: usize, max_new_tokens: usize) -> Op
 }
 
 /// A policy that is where it was, from the KL divergence of the run's steps.
-pub(super) fn unmoved(kl: &[f64]) -> Option<String> {
+pub(crate) fn unmoved(kl: &[f64]) -> Option<String> {
     if kl.len() < MIN_STEPS {
         return None;
     }

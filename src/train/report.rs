@@ -263,6 +263,9 @@ pub struct EvaluationReport {
     /// Mean length of the policy's answers in tokens.
     #[serde(rename = "eval/mean_length")]
     pub mean_length: f64,
+    /// Mean length of the reference model's responses in tokens.
+    #[serde(rename = "eval/reference_length")]
+    pub reference_length: f64,
     /// Mean of log π − log π of the start over them, in nats.
     #[serde(rename = "eval/kl")]
     pub kl: f64,

@@ -5,6 +5,7 @@
 //!     metrics.jsonl pairs.jsonl     rows with a "step"
 //!     judgements.jsonl              what a judge elsewhere said, as it came: nothing of it is asked again
 //!     labels.jsonl                  what a person said, as it came
+//!     eval_samples.jsonl            responses to some held-out prompts at the last evaluation, before and after
 //!     tensorboard/                  the metrics as an event file, where it was asked for
 //!     report.html                   what happened, for a reader, where it was asked for
 //!     summary.json                  what came out, by `oaif demo`
@@ -22,6 +23,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::evaluation::EvalSample;
 use super::checkpoint::{CHECKPOINTS, Checkpoint, PendingCheckpoint, in_folder};
 use super::log::Log;
 use super::state::Logs;
@@ -40,6 +42,8 @@ pub const RUN: &str = "run.json";
 pub const METRICS: &str = "metrics.jsonl";
 /// A row an judged pair.
 pub const PAIRS: &str = "pairs.jsonl";
+/// Some held-out prompts with the responses of the reference model and of the policy, at the last evaluation.
+pub const EVAL_SAMPLES: &str = "eval_samples.jsonl";
 /// What [`Report::of_run`](crate::report::Report::of_run) makes of them.
 pub const REPORT: &str = "report.html";
 /// An event file, where it was asked for.
@@ -47,10 +51,11 @@ pub const TENSORBOARD: &str = "tensorboard";
 /// What came out, by `oaif demo`.
 pub const SUMMARY: &str = "summary.json";
 /// What a run leaves, its models included.
-pub(crate) const CONTENTS: [&str; 12] = [
+pub(crate) const CONTENTS: [&str; 13] = [
     RUN,
     METRICS,
     PAIRS,
+    EVAL_SAMPLES,
     JOURNAL,
     JUDGES,
     LABELS,
@@ -185,7 +190,14 @@ impl RunDir {
         self.pairs.append(rows)
     }
 
-    /// Forgets what was done after `step`: rows of both logs (a line torn by a crash as well) and checkpoints.
+    /// Replaces the samples of the last evaluation.
+    pub(super) fn write_eval_samples(&mut self, rows: &[EvalSample]) -> Result<()> {
+        assert!(!self.overwrite, "write_run comes first");
+        let text: String = rows.iter().map(|row| format!("{}\n", json!(row))).collect();
+        files::write_atomic(&self.path.join(EVAL_SAMPLES), text.as_bytes())
+    }
+
+    /// Forgets what was done after `step`: rows of both logs (a line torn by a crash as well), samples and checkpoints.
     ///
     /// # Errors
     /// [`Error::File`] for logs that lack rows up to `step`; then nothing was changed.
@@ -200,7 +212,15 @@ impl RunDir {
             self.remove_checkpoint(&checkpoint)?;
         }
         self.metrics.truncate(step)?;
-        self.pairs.truncate(step)
+        self.pairs.truncate(step)?;
+        let samples = self.path.join(EVAL_SAMPLES);
+        let is_later = |line: &str| {
+            serde_json::from_str::<Value>(line).is_ok_and(|row| row["step"].as_u64() > Some(step as u64))
+        };
+        if fs::read_to_string(&samples).is_ok_and(|text| text.lines().any(is_later)) {
+            files::remove(&samples)?;
+        }
+        Ok(())
     }
 
     /// The last complete checkpoint.

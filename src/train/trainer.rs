@@ -24,7 +24,7 @@ use std::sync::Arc;
 use web_time::Instant;
 
 use super::batches::Batches;
-use super::evaluation::{Evaluation, HeldOutPairs};
+use super::evaluation::{EvalSample, Evaluation, HeldOutPairs};
 use super::identity::{Command, RunIdentity};
 use super::moving_reference::MovingReference;
 use super::options::TrainOptions;
@@ -535,8 +535,11 @@ impl<'a> Trainer<'a> {
         evaluation.answer_as_start(&self.policy, &mut |_| go_on(requests, ranks)).await
     }
 
-    /// The policy on the held-out prompts against the start, where that is due after the last step.
-    pub(super) async fn evaluate(&mut self, control: &mut Control<'_>) -> Result<Option<EvaluationReport>> {
+    /// The policy on the held-out prompts against the start, where that is due after the last step, and some of the responses.
+    pub(super) async fn evaluate(
+        &mut self,
+        control: &mut Control<'_>,
+    ) -> Result<Option<(EvaluationReport, Vec<EvalSample>)>> {
         let total = self.batches.total_steps();
         let Some(evaluation) = self.evaluation.as_ref().filter(|e| e.is_due(self.step, total)) else {
             return Ok(None);
@@ -559,7 +562,7 @@ impl<'a> Trainer<'a> {
         if report.is_none() {
             control.observer.warning("no verdict on the held-out prompts is usable: there is no win rate");
         }
-        Ok(report)
+        Ok(report.map(|report| (report, evaluation.samples(self.step, &answers, &verdicts))))
     }
 
     pub(super) fn command(&self) -> Command {

@@ -34,7 +34,7 @@ pub(crate) use held_out::HeldOut;
 pub(crate) use judge::flags_of_judges;
 pub(crate) use loss::flags_of_losses;
 pub(crate) use tools::{
-    ChatPlan, DoctorPlan, ExportFormat, ExportPlan, GeneratePlan, JudgePlan, ModelsPlan, Prompts, ScorePlan,
+    ChatPlan, DoctorPlan, ExportFormat, ExportPlan, GeneratePlan, JudgePlan, ModelsPlan, Prompts, ReportPlan, ScorePlan,
 };
 pub(crate) use train_plans::{AlignPlan, DpoPlan, RewardPlan, SftPlan, TrainPlan};
 
@@ -72,6 +72,8 @@ pub(crate) enum Command {
     Judge(Box<tools::JudgePairsArgs>),
     /// Compare a policy with its start, another policy or reference answers, by a judge: win rate with interval, a report
     Eval(Box<eval::EvalArgs>),
+    /// Write a run's report.html, or a page that compares runs
+    Report(Box<tools::ReportArgs>),
     /// Merge a LoRA adapter into its model, or store a model in another float format
     Export(Box<tools::ExportArgs>),
     /// List the families of models that run, and the models in the hub's cache
