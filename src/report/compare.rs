@@ -84,7 +84,9 @@ fn report(runs: &[Named]) -> Report {
         report.warning(warning);
     }
     report.add(results(runs)).add(differences(runs));
-    curves(runs).into_iter().for_each(|section| drop(report.add(section)));
+    for section in curves(runs) {
+        report.add(section);
+    }
     report.explain_terms();
     report
 }
@@ -104,7 +106,9 @@ fn sentence(runs: &[Named]) -> String {
     rated.sort_by(|(_, a), (_, b)| b.value.total_cmp(&a.value));
     match rated.as_slice() {
         [] => "None of the runs measured a win rate: train with --eval-dataset FILE to measure one.".into(),
-        [(name, rate)] => format!("{name} wins {}; the other runs measured no win rate.", rate_in_words(*rate)),
+        [(name, rate)] => {
+            format!("{name} wins {}; the other runs measured no win rate.", rate_in_words(*rate))
+        }
         [(best, rate), (second, next), ..] => {
             let overlap = match rate.low <= next.high {
                 true => "The intervals overlap: this is no clear difference.",
@@ -122,13 +126,17 @@ fn sentence(runs: &[Named]) -> String {
 /// Differences that make figures hard to compare.
 fn warnings(runs: &[Named]) -> Vec<String> {
     let differ = |runs: &[&Named], keys: &[&str]| {
-        keys.iter().any(|key| runs.windows(2).any(|pair| pair[0].run.config[*key] != pair[1].run.config[*key]))
+        keys.iter()
+            .any(|key| runs.windows(2).any(|pair| pair[0].run.config[*key] != pair[1].run.config[*key]))
     };
     let all: Vec<&Named> = runs.iter().collect();
     let rated: Vec<&Named> = runs.iter().filter(|r| r.run.win_rate().is_some()).collect();
     let mut warnings = Vec::new();
     if differ(&rated, &["judge", "judge-model", "judge-rule", "judge-template", "judge-command"]) {
-        warnings.push("The win rates are from different judges and cannot be compared: use `oaif eval` with one judge.".into());
+        warnings.push(
+            "The win rates are from different judges and cannot be compared: use `oaif eval` with one judge."
+                .into(),
+        );
     }
     if differ(&rated, &["model"]) {
         warnings.push(
@@ -141,12 +149,18 @@ fn warnings(runs: &[Named]) -> Vec<String> {
         warnings.push("The win rates are from different held-out prompts.".into());
     }
     if differ(&all, &["command", "loss", "beta"]) {
-        warnings.push("The runs have different loss functions: their losses and rewards cannot be compared.".into());
+        warnings.push(
+            "The runs have different loss functions: their losses and rewards cannot be compared.".into(),
+        );
     }
     for Named { name, run } in runs {
         let (done, total) = (run.done(), run.config["total_steps"].as_f64().unwrap_or_default());
         if done < total {
-            warnings.push(format!("{name} is not finished: {} of {} steps are done.", number(done), number(total)));
+            warnings.push(format!(
+                "{name} is not finished: {} of {} steps are done.",
+                number(done),
+                number(total)
+            ));
         }
     }
     warnings
@@ -158,7 +172,10 @@ fn results(runs: &[Named]) -> Section {
     let plain = |of: &dyn Fn(&Run) -> Option<Change>, unit: &str| -> Vec<Option<Cell>> {
         let values: Vec<Option<f64>> = runs.iter().map(|r| of(&r.run).map(|change| change.last)).collect();
         let largest = values.iter().flatten().fold(0.0, |largest: f64, value| largest.max(value.abs()));
-        values.into_iter().map(|value| Some(format!("{}{unit}", alike([value?, largest])[0]).into())).collect()
+        values
+            .into_iter()
+            .map(|value| Some(format!("{}{unit}", alike([value?, largest])[0]).into()))
+            .collect()
     };
     let shares = |of: &dyn Fn(&Run) -> Option<Change>| -> Vec<Option<Cell>> {
         runs.iter().map(|r| Some((Estimate::from(of(&r.run)?.last), Unit::Share).into())).collect()
@@ -176,7 +193,8 @@ fn results(runs: &[Named]) -> Section {
         ("steps", each(&|run| Some(run.done().into()))),
         ("time", each(&|run| Some(duration(Some(run.seconds()).filter(|s| *s > 0.0)?).into()))),
     ];
-    let columns: Vec<Column<'_>> = columns.into_iter().filter(|(_, cells)| cells.iter().any(Option::is_some)).collect();
+    let columns: Vec<Column<'_>> =
+        columns.into_iter().filter(|(_, cells)| cells.iter().any(Option::is_some)).collect();
     let mut table = Table::new(columns.iter().map(|(name, _)| *name));
     for i in 0..runs.len() {
         table = table.row(columns.iter().map(|(_, cells)| cells[i].clone().unwrap_or_else(|| "–".into())));
@@ -195,12 +213,18 @@ fn differences(runs: &[Named]) -> Section {
     let mut keys: Vec<&String> = Vec::new();
     for run in runs {
         let own = run.run.config.as_object().into_iter().flat_map(|config| config.keys());
-        keys.extend(own.filter(|key| !LEFT_OUT.contains(&key.as_str())).filter(|key| !keys.contains(key)).collect::<Vec<_>>());
+        keys.extend(
+            own.filter(|key| !LEFT_OUT.contains(&key.as_str()))
+                .filter(|key| !keys.contains(key))
+                .collect::<Vec<_>>(),
+        );
     }
     let text = |value: &Value| match value {
         Value::Null => "–".into(),
         Value::String(text) => text.clone(),
-        Value::Object(map) => map.get("name").and_then(Value::as_str).map_or_else(|| value.to_string(), str::to_owned),
+        Value::Object(map) => {
+            map.get("name").and_then(Value::as_str).map_or_else(|| value.to_string(), str::to_owned)
+        }
         other => other.to_string(),
     };
     let columns = ["option"].into_iter().chain(runs.iter().map(|run| run.name.as_str()));
@@ -225,14 +249,17 @@ fn differences(runs: &[Named]) -> Section {
 fn curves(runs: &[Named]) -> Vec<Section> {
     let last = runs.iter().map(|run| run.run.done()).fold(0.0, f64::max);
     let plot = |title: &str, label: &str, metric: &str, curve: Curve| {
-        runs.iter().enumerate().fold(Plot::new(title).labels("step", label).over(0.0, last), |plot, (i, named)| {
-            let values = named.run.evaluated(metric);
-            let series = match curve {
-                Curve::Mean => Series::noisy(&named.name, values).without_points(),
-                Curve::Points => Series::line(&named.name, values),
-            };
-            plot.series(styled(series, i))
-        })
+        runs.iter().enumerate().fold(
+            Plot::new(title).labels("step", label).over(0.0, last),
+            |plot, (i, named)| {
+                let values = named.run.evaluated(metric);
+                let series = match curve {
+                    Curve::Mean => Series::noisy(&named.name, values).without_points(),
+                    Curve::Points => Series::line(&named.name, values),
+                };
+                plot.series(styled(series, i))
+            },
+        )
     };
     let mut rates = Plot::new("Win rate against the reference model")
         .labels("step", "on held-out prompts")
@@ -242,7 +269,8 @@ fn curves(runs: &[Named]) -> Vec<Section> {
     for (i, named) in runs.iter().enumerate() {
         let mut values = named.run.evaluated("eval/win_rate").peekable();
         if values.peek().is_some() {
-            rates = rates.series(styled(Series::line(&named.name, [(0.0, 0.5)].into_iter().chain(values)), i));
+            rates =
+                rates.series(styled(Series::line(&named.name, [(0.0, 0.5)].into_iter().chain(values)), i));
         }
     }
     let share = |plot: Plot| plot.unit(Unit::Share);
@@ -255,28 +283,63 @@ fn curves(runs: &[Named]) -> Vec<Section> {
         Section::new("Held-out rows")
             .plot(rates)
             .plot(plot("KL on held-out prompts", "nats", "eval/kl", Curve::Points).level(0.0))
-            .plot(plot("Length on held-out prompts", "tokens, mean", "eval/mean_length", Curve::Points).from_zero())
+            .plot(
+                plot("Length on held-out prompts", "tokens, mean", "eval/mean_length", Curve::Points)
+                    .from_zero(),
+            )
             .plot(plot("Loss on held-out pairs", "mean", "eval/loss", Curve::Points))
             .plot(
-                share(plot("Accuracy on held-out pairs", "share of the pairs with a margin above 0", "eval/rewards/accuracies", Curve::Points))
-                    .level(0.5),
+                share(plot(
+                    "Accuracy on held-out pairs",
+                    "share of the pairs with a margin above 0",
+                    "eval/rewards/accuracies",
+                    Curve::Points,
+                ))
+                .level(0.5),
             ),
         Section::new("Training")
             .text("Running means over the steps.")
             .plot(plot("Score", "of a response, mean", "reward", Curve::Mean))
             .plot(plot("Loss", "mean", "loss", Curve::Mean))
             .plot(plot(kl, kl_label, "objective/kl", Curve::Mean).level(0.0))
-            .plot(plot("Length of the responses", "tokens, mean", "completions/mean_length", Curve::Mean).from_zero())
-            .plot(plot("Reward margin", "chosen minus rejected, mean", "rewards/margins", Curve::Mean).level(0.0))
             .plot(
-                share(plot("Reward accuracy", "share of the pairs with a margin above 0", "rewards/accuracies", Curve::Mean))
-                    .level(0.5),
+                plot("Length of the responses", "tokens, mean", "completions/mean_length", Curve::Mean)
+                    .from_zero(),
             )
-            .plot(share(plot("Ended by themselves", "share of the responses", "val/contain_eos_token", Curve::Mean)).from_zero())
+            .plot(
+                plot("Reward margin", "chosen minus rejected, mean", "rewards/margins", Curve::Mean)
+                    .level(0.0),
+            )
+            .plot(
+                share(plot(
+                    "Reward accuracy",
+                    "share of the pairs with a margin above 0",
+                    "rewards/accuracies",
+                    Curve::Mean,
+                ))
+                .level(0.5),
+            )
+            .plot(
+                share(plot(
+                    "Ended by themselves",
+                    "share of the responses",
+                    "val/contain_eos_token",
+                    Curve::Mean,
+                ))
+                .from_zero(),
+            )
             .plot(plot("Entropy", "of the next token, nats", "objective/entropy", Curve::Mean))
             .plot(plot("Gradient norm", "before clipping", "grad_norm", Curve::Mean).from_zero())
             .plot(plot("Learning rate", "", "learning_rate", Curve::Points).from_zero())
-            .plot(plot("Speed", "tokens a second, sampled and trained on", "time/tokens_per_second", Curve::Mean).from_zero()),
+            .plot(
+                plot(
+                    "Speed",
+                    "tokens a second, sampled and trained on",
+                    "time/tokens_per_second",
+                    Curve::Mean,
+                )
+                .from_zero(),
+            ),
     ]
 }
 
@@ -314,9 +377,7 @@ mod tests {
     #[test]
     fn runs_are_compared_by_results_differences_and_curves() {
         let temp = tempfile::tempdir().unwrap();
-        let config = |rate: f64| {
-            json!({"command": "align", "model": "m", "learning-rate": rate, "output-dir": rate, "seed": 7, "<b>": rate})
-        };
+        let config = |rate: f64| json!({"command": "align", "model": "m", "learning-rate": rate, "output-dir": rate, "seed": 7, "<b>": rate});
         let dirs = ["slow", "<fast>", "none"].map(|name| temp.path().join(name));
         run(&dirs[0], &config(1e-4), Some(0.55));
         run(&dirs[1], &config(1e-3), Some(0.8));
@@ -332,7 +393,16 @@ mod tests {
         ] {
             assert!(html.contains(told), "{told} is not in {html}");
         }
-        for absent in ["<td>seed", "<td>output-dir", "<td>model", "<fast>", "<td><b>", "not finished", "NaN", "class=\"warning\""] {
+        for absent in [
+            "<td>seed",
+            "<td>output-dir",
+            "<td>model",
+            "<fast>",
+            "<td><b>",
+            "not finished",
+            "NaN",
+            "class=\"warning\"",
+        ] {
             assert!(!html.contains(absent), "{absent}");
         }
         // A colour for each run, in every chart.
@@ -350,10 +420,16 @@ mod tests {
         run(&dirs[0], &json!({"judge": "llm", "loss": "dpo", "total_steps": 30}), Some(0.6));
         run(&dirs[1], &json!({"judge": "rule", "loss": "ipo"}), Some(0.6));
         let html = Report::comparing(&dirs).unwrap().html();
-        for told in ["different judges", "different loss functions", "a/run is not finished: 20 of 30", "no clear difference"] {
+        for told in [
+            "different judges",
+            "different loss functions",
+            "a/run is not finished: 20 of 30",
+            "no clear difference",
+        ] {
             assert!(html.contains(told), "{told}");
         }
-        let missing = Report::comparing(&[dirs[0].clone(), temp.path().join("nowhere")]).unwrap_err().to_string();
+        let missing =
+            Report::comparing(&[dirs[0].clone(), temp.path().join("nowhere")]).unwrap_err().to_string();
         assert!(missing.contains("nowhere: is not a folder"), "{missing}");
     }
 }

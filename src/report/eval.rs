@@ -129,7 +129,9 @@ fn win_rates(result: &EvalResult) -> Section {
     if let Some(second) = &result.second_judge {
         let Decisions { wins, ties, losses, .. } = second.decisions;
         text += &match second.win_rate {
-            Some(_) => format!(" According to {}, A wins {wins}, ties {ties} and loses {losses}.", second.judge),
+            Some(_) => {
+                format!(" According to {}, A wins {wins}, ties {ties} and loses {losses}.", second.judge)
+            }
             None => format!(" {} gave no usable verdict.", second.judge),
         };
     }
@@ -188,11 +190,11 @@ fn judge(result: &EvalResult) -> Section {
         });
     let mut section = Section::new("Judge").table(table);
     if let Some(VotesReport { agreement, kappa }) = result.ensemble {
-        let kappa = kappa
-            .map_or_else(String::new, |kappa| format!("; Cohen's κ, the mean over all pairs of members, is {kappa:.2}"));
+        let kappa = kappa.map_or_else(String::new, |kappa| {
+            format!("; Cohen's κ, the mean over all pairs of members, is {kappa:.2}")
+        });
         let share = Unit::Share.format(agreement);
-        section =
-            section.text(format!("All members of the ensemble agree on {share} of the pairs{kappa}."));
+        section = section.text(format!("All members of the ensemble agree on {share} of the pairs{kappa}."));
     }
     if let Some(own) = &result.self_preference {
         let above = own.points().map_or_else(
@@ -261,28 +263,31 @@ fn responses(result: &EvalResult) -> Section {
 /// Responses side by side, spread over the prompts.
 fn samples(result: &EvalResult, pairs: &[EvaluatedPair]) -> Section {
     let shown = pairs.len().min(SHOWN);
-    (0..shown).map(|i| &pairs[i * pairs.len() / shown]).fold(Section::new("Some responses"), |section, pair| {
-        let decision = pair.verdict.decision();
-        let mut sample = Sample::new(pair.prompt.clone());
-        for (name, answer, wins) in [("A", &pair.a, Decision::Win), ("B", &pair.b, Decision::Loss)] {
-            sample = match decision == Some(wins) {
-                true => sample.preferred(name, answer.text.clone()),
-                false => sample.response(name, answer.text.clone()),
+    (0..shown).map(|i| &pairs[i * pairs.len() / shown]).fold(
+        Section::new("Some responses"),
+        |section, pair| {
+            let decision = pair.verdict.decision();
+            let mut sample = Sample::new(pair.prompt.clone());
+            for (name, answer, wins) in [("A", &pair.a, Decision::Win), ("B", &pair.b, Decision::Loss)] {
+                sample = match decision == Some(wins) {
+                    true => sample.preferred(name, answer.text.clone()),
+                    false => sample.response(name, answer.text.clone()),
+                };
+            }
+            let p = |p: Option<f64>| p.map_or_else(|| "–".into(), number);
+            let note = match (decision, &pair.verdict.why) {
+                (_, Some(why)) => format!("no usable verdict: {why}"),
+                _ if pair.verdict.identical => "identical responses".into(),
+                _ => format!(
+                    "probability for A by {}: {} shown first, {} shown second",
+                    result.contest.judge,
+                    p(pair.verdict.p_12),
+                    p(pair.verdict.p_21)
+                ),
             };
-        }
-        let p = |p: Option<f64>| p.map_or_else(|| "–".into(), number);
-        let note = match (decision, &pair.verdict.why) {
-            (_, Some(why)) => format!("no usable verdict: {why}"),
-            _ if pair.verdict.identical => "identical responses".into(),
-            _ => format!(
-                "probability for A by {}: {} shown first, {} shown second",
-                result.contest.judge,
-                p(pair.verdict.p_12),
-                p(pair.verdict.p_21)
-            ),
-        };
-        section.sample(sample.note(note))
-    })
+            section.sample(sample.note(note))
+        },
+    )
 }
 
 #[cfg(test)]

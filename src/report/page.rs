@@ -208,7 +208,8 @@ impl Report {
     /// [`Error::File`] for another file, [`Error::Io`].
     pub fn replace(&self, path: &Path) -> Result<()> {
         if path.exists() {
-            let is_page = path.is_file() && files::read(path)?.windows(GENERATOR.len()).any(|w| w == GENERATOR.as_bytes());
+            let is_page = path.is_file()
+                && files::read(path)?.windows(GENERATOR.len()).any(|w| w == GENERATOR.as_bytes());
             if !is_page {
                 return Err(Error::file(path, "is not a report of oaif: give another --output"));
             }
@@ -267,7 +268,14 @@ mod tests {
         let html = report.html();
         let at = |text: &str| html.find(text).unwrap_or_else(|| panic!("{text}"));
         let expected = [
-            "The result.", "about the page", "big<", "sooner<", "later<", "<h2>one<", "<h2>two<", "<h2>three<",
+            "The result.",
+            "about the page",
+            "big<",
+            "sooner<",
+            "later<",
+            "<h2>one<",
+            "<h2>two<",
+            "<h2>three<",
         ]
         .map(at);
         assert!(expected.is_sorted() && !html.contains("<h2>none"), "{expected:?}");

@@ -199,7 +199,8 @@ impl Plot {
         self
     }
 
-    /// Lets the x axis cover `first` to `last` whatever the points are: plots beside each other get the same axis.
+    /// Lets the x axis cover the steps `first` to `last`, with ticks at whole numbers: plots beside each other get the same
+    /// axis.
     pub fn over(mut self, first: f64, last: f64) -> Plot {
         self.covered = vec![first, last];
         self
@@ -237,8 +238,15 @@ impl Plot {
         let extents = self.series.iter().flat_map(Series::extent);
         let ys = extents.chain(self.level).chain(self.zero.then_some(0.0));
         let top = canvas.head(&self.title, &self.y_label, &legend);
-        let xs = self.series.iter().flat_map(|s| s.points.iter().map(|(x, _)| *x)).chain(self.covered.clone());
-        let axes = Axis::fit(ys, 5, self.unit).zip(Axis::fit(xs, 5, Unit::Plain));
+        let xs =
+            self.series.iter().flat_map(|s| s.points.iter().map(|(x, _)| *x)).chain(self.covered.clone());
+        let axes = Axis::fit(ys, 5, self.unit).zip(
+            Axis::fit(xs, 5, Unit::Plain).map(
+                |axis| {
+                    if self.covered.is_empty() { axis } else { axis.whole() }
+                },
+            ),
+        );
         let Some((y, x)) = axes.map(|(y, x)| (y.rounded(), x)) else {
             return canvas.finish(HEIGHT, &self.title, alone);
         };

@@ -235,9 +235,8 @@ pub(super) fn sample(row: &Value) -> Sample {
     }
     let mut parts = Vec::new();
     if let Some(p) = row["p_first"].as_f64() {
-        let each = orders(row).map_or(String::new(), |(a, b)| {
-            format!(" ({a:.3} shown first, {b:.3} shown second)")
-        });
+        let each =
+            orders(row).map_or(String::new(), |(a, b)| format!(" ({a:.3} shown first, {b:.3} shown second)"));
         parts.push(format!("judge's probability for response 1: {p:.3}{each}"));
     }
     if verdict == "tie" {
@@ -268,10 +267,9 @@ pub(super) fn before_and_after(rows: &[Value]) -> Section {
         let text = |key: &str| row[key].as_str().unwrap_or_default();
         let mut sample = Sample::new(text("prompt"));
         let policy = format!("policy after {} steps", number(step as f64));
-        for (label, key, wins) in [
-            ("reference model", "reference_response", "loss"),
-            (policy.as_str(), "policy_response", "win"),
-        ] {
+        for (label, key, wins) in
+            [("reference model", "reference_response", "loss"), (policy.as_str(), "policy_response", "win")]
+        {
             sample = match text("verdict") == wins {
                 true => sample.preferred(label, text(key)),
                 false => sample.response(label, text(key)),
@@ -285,7 +283,9 @@ pub(super) fn before_and_after(rows: &[Value]) -> Section {
         let p = p.map(|p| format!("judge's probability for the policy's response: {p}"));
         let note = match text("verdict") {
             "invalid" => Some("no usable verdict".into()),
-            "tie" if text("policy_response") == text("reference_response") => Some("identical responses".into()),
+            "tie" if text("policy_response") == text("reference_response") => {
+                Some("identical responses".into())
+            }
             "tie" => Some(p.map_or("a tie".into(), |p| format!("a tie; {p}"))),
             _ => p,
         };

@@ -66,8 +66,7 @@ impl Run {
     /// The value and the step of the last evaluation.
     pub(super) fn win_rate(&self) -> Option<WinRate> {
         let m = &self.metrics;
-        let (step, value) =
-            m.steps.iter().copied().zip(m.column("eval/win_rate")).rfind(|(_, rate)| rate.is_finite())?;
+        let (step, value) = self.evaluated("eval/win_rate").last()?;
         let rate = Estimate::new(value, m.last("eval/win_rate_low")?, m.last("eval/win_rate_high")?);
         Some(WinRate { step, rate, prompts: m.last("eval/prompts")? })
     }
@@ -131,7 +130,8 @@ impl Run {
                     after(win.step),
                     rate_in_words(win.rate),
                     number(win.prompts),
-                    self.responses_are("").map_or(String::new(), |text| format!("; its responses are {text}")),
+                    self.responses_are("")
+                        .map_or(String::new(), |text| format!("; its responses are {text}")),
                     unclear(win.rate),
                     self.score_in_words().map_or(String::new(), |text| format!(" {text}.")),
                 ),
@@ -188,9 +188,7 @@ impl Run {
     }
 
     fn last_step_of(&self, metric: &str) -> Option<f64> {
-        let m = &self.metrics;
-        let all = m.steps.iter().copied().zip(m.column(metric)).filter(|(_, value)| value.is_finite());
-        all.last().map(|(step, _)| step)
+        self.evaluated(metric).last().map(|(step, _)| step)
     }
 
     /// "26 % longer and 2.4 nats away (KL)".
@@ -276,7 +274,9 @@ impl Run {
         match kind {
             Kind::Align => small.extend(loss.into_iter().chain(accuracy)),
             _ => {
-                accuracy.into_iter().chain(loss).for_each(|figure| drop(report.figure(figure.main())));
+                for figure in accuracy.into_iter().chain(loss) {
+                    report.figure(figure.main());
+                }
             }
         }
         if let Some(change) = self.change("rewards/margins") {
@@ -297,7 +297,9 @@ impl Run {
             let figure = KeyFigure::new("Order flips", share.format(rate.value));
             small.push(figure.note(format!("of {} pairs", number(self.pairs.both_orders as f64))));
         }
-        small.into_iter().for_each(|figure| drop(report.figure(figure)));
+        for figure in small {
+            report.figure(figure);
+        }
     }
 }
 
@@ -347,7 +349,10 @@ mod tests {
                         reference model; its responses are 26 % longer and 2.4 nats away (KL).";
         assert_eq!(told, expected);
         let unclear = sentence(json!({"command": "align"}), &[row(60, 0.52), json!({"step": 61})]);
-        assert!(unclear.starts_with("After 60 steps") && unclear.ends_with("this is no clear change."), "{unclear}");
+        assert!(
+            unclear.starts_with("After 60 steps") && unclear.ends_with("this is no clear change."),
+            "{unclear}"
+        );
     }
 
     #[test]
@@ -372,13 +377,23 @@ mod tests {
                  the pairs that it is trained on; the loss is 0.600 (0.650 in the first steps). Use --eval-dataset FILE to \
                  measure both on held-out pairs.",
             ),
-            (json!({"command": "sft"}), "After 2 steps the loss is 0.600 nats a token (0.650 in the first steps)."),
+            (
+                json!({"command": "sft"}),
+                "After 2 steps the loss is 0.600 nats a token (0.650 in the first steps).",
+            ),
         ] {
             assert_eq!(sentence(config, &rows), expected);
         }
-        let score = sentence(json!({"loss": "grpo"}), &[json!({"step": 1, "reward": 0.5, "objective/kl": -0.0001})]);
-        assert!(score.contains("0.000 nats away from the reference model (KL). The mean score of a response is 0.500."), "{score}");
-        let held_out = json!({"step": 4, "eval/loss": 0.5, "eval/rewards/accuracies": 0.71, "eval/pairs": 200});
+        let score =
+            sentence(json!({"loss": "grpo"}), &[json!({"step": 1, "reward": 0.5, "objective/kl": -0.0001})]);
+        assert!(
+            score.contains(
+                "0.000 nats away from the reference model (KL). The mean score of a response is 0.500."
+            ),
+            "{score}"
+        );
+        let held_out =
+            json!({"step": 4, "eval/loss": 0.5, "eval/rewards/accuracies": 0.71, "eval/pairs": 200});
         assert_eq!(
             sentence(json!({"command": "reward"}), &[held_out]),
             "After 4 steps the model gives the chosen response the higher score in 71 % of 200 held-out pairs; the loss is 0.500."
@@ -389,7 +404,10 @@ mod tests {
     #[test]
     fn lengths_are_compared_in_words() {
         let told = |after: f64| length_change(10.0, after).unwrap();
-        assert_eq!([10.05, 12.6, 8.0, 25.0].map(told), ["equally long", "26 % longer", "20 % shorter", "2.5 times as long"]);
+        assert_eq!(
+            [10.05, 12.6, 8.0, 25.0].map(told),
+            ["equally long", "26 % longer", "20 % shorter", "2.5 times as long"]
+        );
         assert_eq!(length_change(0.0, 3.0), None);
     }
 }

@@ -85,7 +85,12 @@ impl Run {
 
     /// The steps that have a metric, with its values.
     pub(super) fn evaluated(&self, name: &str) -> impl Iterator<Item = (f64, f64)> {
-        self.metrics.steps.iter().copied().zip(self.metrics.column(name)).filter(|(_, value)| value.is_finite())
+        self.metrics
+            .steps
+            .iter()
+            .copied()
+            .zip(self.metrics.column(name))
+            .filter(|(_, value)| value.is_finite())
     }
 
     /// A metric of the steps that have it.
@@ -116,12 +121,16 @@ impl Run {
         let [rate, low, high] =
             ["eval/win_rate", "eval/win_rate_low", "eval/win_rate_high"].map(|name| m.column(name));
         let estimates = rate.zip(low.zip(high)).map(|(rate, (low, high))| Estimate::new(rate, low, high));
-        let points = m.steps.iter().copied().zip(estimates).filter(|(_, estimate)| estimate.value.is_finite());
+        let points =
+            m.steps.iter().copied().zip(estimates).filter(|(_, estimate)| estimate.value.is_finite());
         let Some(prompts) = m.last("eval/prompts") else { return Section::new("Held-out prompts") };
         // Before the first step the policy is the reference model.
         let rates = std::iter::once((0.0, 0.5.into())).chain(points);
         let length = m.last("eval/reference_length");
-        let length = Series::line("length", length.map(|length| (0.0, length)).into_iter().chain(self.evaluated("eval/mean_length")));
+        let length = Series::line(
+            "length",
+            length.map(|length| (0.0, length)).into_iter().chain(self.evaluated("eval/mean_length")),
+        );
         let kl = Series::line("KL", std::iter::once((0.0, 0.0)).chain(self.evaluated("eval/kl")));
         Section::new("Held-out prompts")
             .text(format!(

@@ -179,6 +179,11 @@ impl Axis {
         Some(Axis { low, high, step: step.unwrap_or(10.0 * power), unit })
     }
 
+    /// The axis with ticks at whole numbers only.
+    pub fn whole(self) -> Axis {
+        Axis { step: self.step.max(1.0), ..self }
+    }
+
     /// The axis with both ends at ticks.
     pub fn rounded(self) -> Axis {
         let low = (self.low / self.step + 1e-6).floor() * self.step;

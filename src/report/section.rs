@@ -199,7 +199,6 @@ impl Table {
         }
         out + "</tbody></table></div>\n"
     }
-
 }
 
 /// Where a share is drawn.
@@ -209,9 +208,7 @@ fn place(share: f64) -> f64 {
 
 /// An inline drawing of a table.
 fn inline(content: &str) -> String {
-    format!(
-        " <svg class=\"plot inline\" viewBox=\"0 0 80 12\" aria-hidden=\"true\">{content}</svg>"
-    )
+    format!(" <svg class=\"plot inline\" viewBox=\"0 0 80 12\" aria-hidden=\"true\">{content}</svg>")
 }
 
 /// The labels of a scale from 0 to 100 %.
@@ -377,7 +374,10 @@ mod tests {
         assert!(html.contains("50.0\u{a0}% <small>(25.0 to 75.0\u{a0}%)</small>"), "{html}");
         assert!(html.contains("M22.0 6L58.0 6") && html.contains("M31.0 6L49.0 6"), "{html}");
         assert_eq!(html.matches("M4.0 1v10M40.0 1v10M76.0 1v10").count(), 2, "{html}");
-        assert!(html.contains("text-anchor=\"middle\">50</text>") && html.contains("<th>loss</th>"), "{html}");
+        assert!(
+            html.contains("text-anchor=\"middle\">50</text>") && html.contains("<th>loss</th>"),
+            "{html}"
+        );
         let plain = Table::new(["KL"]).row([(Estimate::new(2.0, 1.0, 3.0), Unit::Plain).into()]).html();
         assert!(plain.contains("2 <small>(1 to 3)</small>") && !plain.contains("<svg"), "{plain}");
         assert!(
@@ -389,7 +389,12 @@ mod tests {
     #[test]
     fn a_sample_escapes_its_texts_and_folds_a_long_prompt() {
         let sample = |prompt: &str| {
-            Sample::new(prompt).label("<i>").response("<a>", "<script>").preferred("b", " ").note("<u>").html()
+            Sample::new(prompt)
+                .label("<i>")
+                .response("<a>", "<script>")
+                .preferred("b", " ")
+                .note("<u>")
+                .html()
         };
         let short = sample("<p onload=x>");
         assert!(

@@ -30,9 +30,8 @@ pub fn escape(text: &str) -> String {
 }
 
 /// Words that stay on one line with the number before them.
-const UNITS: [&str; 15] = [
-    "%", "nats", "tokens", "words", "characters", "points", "steps", "pairs", "ms", "s", "min", "h", "KiB", "MiB", "GiB",
-];
+const UNITS: [&str; 13] =
+    ["%", "nats", "tokens", "words", "characters", "points", "ms", "s", "min", "h", "KiB", "MiB", "GiB"];
 
 /// [`escape`] for the page's own sentences: a no-break space between a number and its unit.
 pub(super) fn prose(text: &str) -> String {

@@ -32,7 +32,11 @@ const TERMS: [(&str, &[&str], &str); 12] = [
         "how far the policy is from the reference model: the mean of log π − log π₀ of a response that the policy wrote, \
          in nats. 0 is no change",
     ),
-    ("nat", &["nats"], "the unit of natural logarithms; a probability that changes by 1 nat changes by a factor of 2.72"),
+    (
+        "nat",
+        &["nats"],
+        "the unit of natural logarithms; a probability that changes by 1 nat changes by a factor of 2.72",
+    ),
     (
         "reward",
         &["reward"],
@@ -50,7 +54,11 @@ const TERMS: [(&str, &[&str], &str); 12] = [
         &["order flip"],
         "the judge saw a pair in both orders and preferred the same position twice, so its preference depends on the order",
     ),
-    ("entropy", &["entropy"], "how open the next token is, in nats: 0 where the policy always writes the same one"),
+    (
+        "entropy",
+        &["entropy"],
+        "how open the next token is, in nats: 0 where the policy always writes the same one",
+    ),
 ];
 
 /// The section about the terms that `page` has outside of samples, and about those of its own.
@@ -60,7 +68,8 @@ pub(super) fn section(page: &str, own: &[(String, String)]) -> String {
     let start = page.find("<body>").unwrap_or_default();
     let text: String = page[start..].split("<article>").map(outside).collect();
     let occurs = |words: &&[&str]| words.iter().any(|word| has_word(&text, word));
-    let known = TERMS.iter().filter(|(_, words, _)| occurs(words)).map(|(name, _, meaning)| (*name, *meaning));
+    let known =
+        TERMS.iter().filter(|(_, words, _)| occurs(words)).map(|(name, _, meaning)| (*name, *meaning));
     let own = own.iter().map(|(name, meaning)| (name.as_str(), meaning.as_str()));
     let rows: String = known
         .chain(own)
@@ -87,7 +96,8 @@ mod tests {
 
     #[test]
     fn only_terms_that_occur_are_explained() {
-        let page = "<body><p>The win rates and 3\u{a0}nats</p><article>a reward margin of KL</article><p>end</p>";
+        let page =
+            "<body><p>The win rates and 3\u{a0}nats</p><article>a reward margin of KL</article><p>end</p>";
         let html = section(page, &[]);
         assert!(html.contains("<dt>win rate</dt>") && html.contains("<dt>nat</dt>"), "{html}");
         assert!(!html.contains("<dt>KL") && !html.contains("margin</dt>"), "{html}");

@@ -23,8 +23,8 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::evaluation::EvalSample;
 use super::checkpoint::{CHECKPOINTS, Checkpoint, PendingCheckpoint, in_folder};
+use super::evaluation::EvalSample;
 use super::log::Log;
 use super::state::Logs;
 use crate::error::{Error, Result};

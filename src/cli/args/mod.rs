@@ -34,7 +34,8 @@ pub(crate) use held_out::HeldOut;
 pub(crate) use judge::flags_of_judges;
 pub(crate) use loss::flags_of_losses;
 pub(crate) use tools::{
-    ChatPlan, DoctorPlan, ExportFormat, ExportPlan, GeneratePlan, JudgePlan, ModelsPlan, Prompts, ReportPlan, ScorePlan,
+    ChatPlan, DoctorPlan, ExportFormat, ExportPlan, GeneratePlan, JudgePlan, ModelsPlan, Prompts, ReportPlan,
+    ScorePlan,
 };
 pub(crate) use train_plans::{AlignPlan, DpoPlan, RewardPlan, SftPlan, TrainPlan};
 

@@ -63,7 +63,8 @@ impl Page<'_> {
             );
         let share = Unit::Share;
         let by = |name: &str, rate: Estimate| {
-            KeyFigure::new(name, share.format(rate.value)).note(format!("95 % interval {}", rate.interval(share)))
+            KeyFigure::new(name, share.format(rate.value))
+                .note(format!("95 % interval {}", rate.interval(share)))
         };
         let [before, after] = ["before", "after"].map(|when| {
             ["mean_length", "mean_utility"].map(|name| number(figure(summary, &format!("{name}_{when}"))))
@@ -71,7 +72,8 @@ impl Page<'_> {
         let of_reference = |text: &str, unit: &str| format!("{text} {unit} of the reference model");
         report
             .figure_first(
-                KeyFigure::new("Utility", format!("{} facts", after[1])).note(of_reference(&before[1], "facts")),
+                KeyFigure::new("Utility", format!("{} facts", after[1]))
+                    .note(of_reference(&before[1], "facts")),
             )
             .figure_first(by("Win rate by the evaluation judge", rate(summary, "judge_win_rate")))
             .figure_first(
@@ -85,7 +87,10 @@ impl Page<'_> {
         report.add_first(self.samples()?).add_first(self.against_the_reference());
         report.add(self.judge(kind)?);
         report
-            .term("oracle", "a program that measures the utility of a summary exactly; it has no part in training")
+            .term(
+                "oracle",
+                "a program that measures the utility of a summary exactly; it has no part in training",
+            )
             .term("utility", utility(self.instruction))
             .term("evaluation judge", "a second judge model that has no part in training");
         Ok(report)
@@ -105,7 +110,8 @@ impl Page<'_> {
             1.0 => ", 1 tie left out".into(),
             ties => format!(", {} ties left out", number(ties)),
         };
-        let length = length_change(figure(summary, "mean_length_before"), figure(summary, "mean_length_after"));
+        let length =
+            length_change(figure(summary, "mean_length_before"), figure(summary, "mean_length_after"));
         let kl = kl.map(|kl| format!("{kl:.1} nats away (KL)"));
         let parts: Vec<String> = length.into_iter().chain(kl).collect();
         format!(
@@ -130,7 +136,9 @@ impl Page<'_> {
             let counts = ["wins", "ties", "losses"].map(|key| figure(&summary[counts], key).into());
             [who.into()].into_iter().chain(counts).chain([(rate(summary, name), Unit::Share).into()])
         };
-        let plot = |title: &str, label: &str| Plot::new(title).labels("step", label).over(0.0, figure(summary, "steps"));
+        let plot = |title: &str, label: &str| {
+            Plot::new(title).labels("step", label).over(0.0, figure(summary, "steps"))
+        };
         Section::new("Against the reference model")
             .text(format!(
                 "One summary of each of {} held-out posts, by the reference model and by the policy after so many steps. By the \
@@ -237,9 +245,13 @@ impl Page<'_> {
 fn utility(instruction: Instruction) -> String {
     let right = match instruction {
         Instruction::Accurate => "the number of right facts in a summary",
-        Instruction::Short => "the number of right facts in a summary, at most 3, minus 1 for each further fact",
+        Instruction::Short => {
+            "the number of right facts in a summary, at most 3, minus 1 for each further fact"
+        }
         Instruction::VeryShort => "1 for a right fact in a summary, minus 1 for each further fact",
-        Instruction::Cheerful => "the number of right facts in a summary, plus 2 for a cheerful word and minus 2 for a gloomy one",
+        Instruction::Cheerful => {
+            "the number of right facts in a summary, plus 2 for a cheerful word and minus 2 for a gloomy one"
+        }
     };
     format!(
         "{right}; an invented fact costs 2, a repeated fact and each flaw, such as a missing full stop, cost 1. It is measured in \
