@@ -167,6 +167,7 @@ fn run(cli: Cli) -> Result<()> {
             Some(plan) => commands::judgements::run(plan),
             None => commands::eval::run(fetched(args.plan()?)?),
         },
+        Command::Report(args) => commands::report::run(args.plan()?),
         Command::Export(args) => commands::export::run(fetched(args.plan()?)?),
         Command::Models(args) => commands::models::run(args.plan()),
         Command::Doctor(args) => commands::doctor::run(args.plan()?),

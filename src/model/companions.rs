@@ -29,7 +29,7 @@ const WEIGHTS: [&str; 17] = [
 ];
 
 /// Files that are written anew, or that describe a run.
-const NOT_COPIED: [&str; 10] = [
+const NOT_COPIED: [&str; 11] = [
     "config.json",
     "adapter_config.json",
     "run.json",
@@ -38,6 +38,7 @@ const NOT_COPIED: [&str; 10] = [
     "summary.json",
     "metrics.jsonl",
     "pairs.jsonl",
+    "eval_samples.jsonl",
     "report.html",
     "trainer_state.json",
 ];

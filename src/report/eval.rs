@@ -4,7 +4,8 @@ use serde_json::Value;
 
 use super::bars::Bars;
 use super::page::{KeyFigure, Report};
-use super::scale::{Estimate, Unit, number};
+use super::run_result::{length_change, rate_in_words, unclear};
+use super::scale::{Estimate, Unit, alike, number};
 use super::section::{Sample, Section, Table};
 use crate::eval::comparison::{Decision, Decisions, LengthBucket};
 use crate::eval::diversity::AnswerStatistics;
@@ -12,7 +13,7 @@ use crate::eval::ensemble::VotesReport;
 use crate::eval::interval::{Interval, Z95};
 use crate::eval::result::{EvalResult, EvaluatedPair, SecondJudge};
 
-/// Pairs of answers that a report shows.
+/// Pairs of responses that a report shows.
 const SHOWN: usize = 12;
 
 fn estimate(value: f64, interval: Interval) -> Estimate {
@@ -20,11 +21,13 @@ fn estimate(value: f64, interval: Interval) -> Estimate {
 }
 
 impl Report {
-    /// The report of an evaluation; `pairs` are those that it is of.
+    /// The report of an evaluation and of its pairs.
     pub fn of_eval(result: &EvalResult, pairs: &[EvaluatedPair], configuration: Value) -> Report {
         let contest = &result.contest;
-        let mut report = Report::new(format!("{} against {}", contest.a, contest.against));
-        report.lead(format!("{}.", result.sentence()));
+        let mut report = Report::new(format!("{} against {}", contest.a, against(result)));
+        report.result(sentence(result)).lead(
+            "oaif eval: a judge compares the responses of A with those of B, in both orders where the judge has orders.",
+        );
         for warning in &result.warnings {
             report.warning(warning.clone());
         }
@@ -33,27 +36,68 @@ impl Report {
         }
         report.fact("Prompts", number(result.prompts as f64));
         let share = Unit::Share;
-        let range = |interval: Interval| {
-            let low = share.format(interval.low);
-            format!("{} to {}", low.trim_end_matches(" %"), share.format(interval.high))
+        let rate = |label: &str, value: f64, interval: Interval| {
+            let note = format!("95 % interval {}", estimate(value, interval).interval(share));
+            KeyFigure::new(label, share.format(value)).note(note).main()
         };
-        report.figure(KeyFigure::new("Win rate", share.format(result.win_rate)).note(range(result.interval)));
+        report.figure(rate("Win rate of A", result.win_rate, result.interval));
         let controlled = &result.length_controlled;
+        report.figure(rate("Length-controlled win rate", controlled.win_rate, controlled.interval));
+        let ([a, b], unit) = mean_lengths(result);
+        let [a, b] = alike([a, b]);
         report.figure(
-            KeyFigure::new("Length-controlled", share.format(controlled.win_rate))
-                .note(range(controlled.interval)),
+            KeyFigure::new("Length of A's responses", format!("{a} {unit}"))
+                .note(format!("{b} {unit} of B's"))
+                .main(),
         );
         if let Some(kl) = result.kl {
-            let figure = KeyFigure::new("KL to the start", number(kl.mean));
-            report.figure(figure.note("nats an answer"));
+            let [mean] = alike([kl.mean]);
+            let figure = KeyFigure::new("KL to the reference", format!("{mean} nats"));
+            report.figure(figure.note("mean of A's responses").main());
         }
         if let Some(kappa) = result.second_judge.as_ref().and_then(|s| s.agreement.as_ref()?.kappa) {
             report.figure(KeyFigure::new("Judges' κ", format!("{kappa:.2}")).note("1: full agreement"));
         }
-        report.add(win_rates(result)).add(lengths(result)).add(judge(result)).add(answers(result));
-        report.add(samples(result, pairs)).configuration(configuration);
+        report.add(win_rates(result)).add(lengths(result)).add(judge(result)).add(responses(result));
+        report.add(samples(result, pairs)).explain_terms().configuration(configuration);
         report
     }
+}
+
+/// B in a sentence.
+fn against(result: &EvalResult) -> &str {
+    match result.contest.against.as_str() {
+        "the start" => "the reference model",
+        other => other,
+    }
+}
+
+/// The mean lengths of A's and of B's responses, and their unit.
+fn mean_lengths(result: &EvalResult) -> ([f64; 2], &'static str) {
+    let both = [&result.answers_a, &result.answers_b];
+    match both.map(|responses| responses.mean_tokens) {
+        [Some(a), Some(b)] => ([a, b], "tokens"),
+        _ => (both.map(|responses| responses.mean_characters.unwrap_or(f64::NAN)), "characters"),
+    }
+}
+
+/// The result in one or two sentences.
+fn sentence(result: &EvalResult) -> String {
+    let rate = estimate(result.win_rate, result.interval);
+    let ([a, b], _) = mean_lengths(result);
+    let kl = result.kl.map(|kl| format!("{} nats away (KL)", alike([kl.mean])[0]));
+    let parts: Vec<String> = length_change(b, a).into_iter().chain(kl).collect();
+    let its = match parts.is_empty() {
+        true => String::new(),
+        false => format!("; its responses are {}", parts.join(" and ")),
+    };
+    format!(
+        "A wins {} of {} prompts against {}{its}.{}",
+        rate_in_words(rate),
+        result.decisions.decided(),
+        against(result),
+        unclear(rate)
+    )
 }
 
 fn win_rates(result: &EvalResult) -> Section {
@@ -67,7 +111,7 @@ fn win_rates(result: &EvalResult) -> Section {
         .group("B wins", [Estimate::share(losses, decided)]);
     let controlled = &result.length_controlled;
     let mut rates = Bars::new("Win rate of A")
-        .label("a tie is half a win; 95 % intervals")
+        .label("a tie is half a win; with 95 % intervals")
         .unit(Unit::Share)
         .level(0.5)
         .group("all prompts", [estimate(result.win_rate, result.interval)])
@@ -78,14 +122,16 @@ fn win_rates(result: &EvalResult) -> Section {
     let [low, high] =
         [result.bootstrap_interval.low, result.bootstrap_interval.high].map(|v| Unit::Share.format(v));
     let mut text = format!(
-        "A wins {wins}, ties {ties} and loses {losses} of {decided} prompts; {} of the ties are identical answers. Wilson's \
-         interval is drawn; the bootstrap's (BCa) is {low} to {high}.",
+        "A wins {wins}, ties {ties} and loses {losses} of {decided} prompts; {} of the ties are identical responses. The chart \
+         shows Wilson's interval; the bootstrap interval (BCa) is {low} to {high}.",
         result.identical
     );
     if let Some(second) = &result.second_judge {
         let Decisions { wins, ties, losses, .. } = second.decisions;
         text += &match second.win_rate {
-            Some(_) => format!(" By {}, A wins {wins}, ties {ties} and loses {losses}.", second.judge),
+            Some(_) => {
+                format!(" According to {}, A wins {wins}, ties {ties} and loses {losses}.", second.judge)
+            }
             None => format!(" {} gave no usable verdict.", second.judge),
         };
     }
@@ -104,15 +150,15 @@ fn lengths(result: &EvalResult) -> Section {
         None => bars,
     };
     let bars = Bars::new("Win rate by difference in length")
-        .label("characters of A's answer less those of B's")
+        .label("characters of A's response minus those of B's")
         .unit(Unit::Share)
         .level(0.5);
     let bars = result.length_buckets.iter().fold(bars, bucket);
     let controlled = &result.length_controlled;
     let text = format!(
-        "The length-controlled win rate is what logit P(A wins) = θ + φ tanh(d / s) gives at d = 0, d being the difference in \
-         length and s = {} characters its standard deviation; φ = {} (above 0: longer answers win). Where A's answers are better \
-         because they say more, that is taken off too.",
+        "The length-controlled win rate is the value of logit P(A wins) = θ + φ tanh(d / s) at d = 0, where d is the difference \
+         in length and s = {} characters is its standard deviation. φ = {}; above 0, longer responses win. If A's responses are \
+         better because they say more, this control removes that part too.",
         number(controlled.length_scale),
         number(controlled.phi)
     );
@@ -128,45 +174,45 @@ fn judge(result: &EvalResult) -> Section {
     };
     let order = &result.order;
     let mut rows = vec![
-        share("wins of the longer answer", result.length_preference),
-        share("wins of the answer shown first", order.first_wins),
-        share("winner changes with the order", order.flipped),
-        share("verdict changes with the order", order.changed),
+        share("the longer response wins", result.length_preference),
+        share("the response shown first wins", order.first_wins),
+        share("the winner changes with the order", order.flipped),
+        share("the verdict changes with the order", order.changed),
     ];
     if let Some(agreement) = result.second_judge.as_ref().and_then(|second| second.agreement.as_ref()) {
-        rows.push(share("second judge says the same", agreement.agreement));
+        rows.push(share("the second judge agrees", agreement.agreement));
     }
     let table = rows
         .into_iter()
         .flatten()
-        .fold(Table::new(["", "share", "of pairs"]), |table, ([name, value], count)| {
+        .fold(Table::new(["verdicts", "share", "pairs"]), |table, ([name, value], count)| {
             table.row([name, value, count.into()])
         });
     let mut section = Section::new("Judge").table(table);
     if let Some(VotesReport { agreement, kappa }) = result.ensemble {
-        let kappa = kappa
-            .map_or_else(String::new, |kappa| format!("; Cohen's κ, the mean over every two, is {kappa:.2}"));
+        let kappa = kappa.map_or_else(String::new, |kappa| {
+            format!("; Cohen's κ, the mean over all pairs of members, is {kappa:.2}")
+        });
         let share = Unit::Share.format(agreement);
-        section =
-            section.text(format!("All members of the ensemble say the same of {share} of the pairs{kappa}."));
+        section = section.text(format!("All members of the ensemble agree on {share} of the pairs{kappa}."));
     }
     if let Some(own) = &result.self_preference {
         let above = own.points().map_or_else(
             || {
-                "a second judge whose model answered for neither side tells by how much it prefers them"
+                "use a second judge, whose model wrote none of the responses, to measure how much it prefers them"
                     .to_owned()
             },
-            |points| format!("it prefers them by {points} above what the second judge does"),
+            |points| format!("it prefers them by {points} more than the second judge does"),
         );
-        section = section.text(format!("{}'s answers are of {}: {above}.", own.own, own.model));
+        section = section.text(format!("{}'s responses are from {}: {above}.", own.own, own.model));
     }
     if let Some(second) = &result.second_judge
         && let Some(agreement) = &second.agreement
         && let (Some(kappa), Some(interval)) = (agreement.kappa, agreement.interval)
     {
         section = section.text(format!(
-            "Cohen's κ with {} is {kappa:.2} (95 % interval {:.2} to {:.2}) over win, tie and loss: 1 is full agreement, 0 what \
-             chance gives.",
+            "Cohen's κ with {} is {kappa:.2} (95 % interval {:.2} to {:.2}) over win, tie and loss: 1 is full agreement, 0 is \
+             chance.",
             second.judge, interval.low, interval.high
         ));
         let names = ["A wins", "tie", "B wins"];
@@ -182,7 +228,7 @@ fn judge(result: &EvalResult) -> Section {
     section
 }
 
-fn answers(result: &EvalResult) -> Section {
+fn responses(result: &EvalResult) -> Section {
     type Figure = fn(&AnswerStatistics) -> Option<f64>;
     let figures: [(&str, Unit, Figure); 9] = [
         ("tokens, mean", Unit::Plain, |s| s.mean_tokens),
@@ -193,10 +239,10 @@ fn answers(result: &EvalResult) -> Section {
         ("distinct-1", Unit::Plain, |s| s.distinct[0]),
         ("distinct-2", Unit::Plain, |s| s.distinct[1]),
         ("distinct-3", Unit::Plain, |s| s.distinct[2]),
-        ("3-grams repeated within an answer", Unit::Share, |s| s.repetition),
+        ("3-grams repeated within a response", Unit::Share, |s| s.repetition),
     ];
     let text = |unit: Unit, value: Option<f64>| unit.format(value.unwrap_or(f64::NAN));
-    let mut table = figures.iter().fold(Table::new(["", "A", "B"]), |table, (name, unit, of)| {
+    let mut table = figures.iter().fold(Table::new(["measure", "A", "B"]), |table, (name, unit, of)| {
         let [a, b] = [&result.answers_a, &result.answers_b].map(|answers| text(*unit, of(answers)).into());
         table.row([(*name).into(), a, b])
     });
@@ -204,41 +250,44 @@ fn answers(result: &EvalResult) -> Section {
         let half = Z95 * kl.standard_error;
         let value = Estimate::new(kl.mean, kl.mean - half, kl.mean + half);
         table =
-            table.row(["log π − log π₀ of an answer, nats".into(), (value, Unit::Plain).into(), "".into()]);
+            table.row(["log π − log π₀ of a response, nats".into(), (value, Unit::Plain).into(), "".into()]);
     }
-    Section::new("Answers")
+    Section::new("Responses")
         .text(
-            "distinct-n is the number of different n-grams of words among all answers over the number of all n-grams: it falls as \
-             answers get longer, so that it is comparable between answers of about one length.",
+            "distinct-n is the number of different n-grams of words in all responses divided by the number of all n-grams. It \
+             falls as responses get longer, so compare it only between responses of about the same length.",
         )
         .table(table)
 }
 
-/// Answers side by side, spread over the prompts.
+/// Responses side by side, spread over the prompts.
 fn samples(result: &EvalResult, pairs: &[EvaluatedPair]) -> Section {
     let shown = pairs.len().min(SHOWN);
-    (0..shown).map(|i| &pairs[i * pairs.len() / shown]).fold(Section::new("Some answers"), |section, pair| {
-        let decision = pair.verdict.decision();
-        let mut sample = Sample::new(pair.prompt.clone());
-        for (name, answer, wins) in [("A", &pair.a, Decision::Win), ("B", &pair.b, Decision::Loss)] {
-            sample = match decision == Some(wins) {
-                true => sample.preferred(name, answer.text.clone()),
-                false => sample.answer(name, answer.text.clone()),
+    (0..shown).map(|i| &pairs[i * pairs.len() / shown]).fold(
+        Section::new("Some responses"),
+        |section, pair| {
+            let decision = pair.verdict.decision();
+            let mut sample = Sample::new(pair.prompt.clone());
+            for (name, answer, wins) in [("A", &pair.a, Decision::Win), ("B", &pair.b, Decision::Loss)] {
+                sample = match decision == Some(wins) {
+                    true => sample.preferred(name, answer.text.clone()),
+                    false => sample.response(name, answer.text.clone()),
+                };
+            }
+            let p = |p: Option<f64>| p.map_or_else(|| "–".into(), number);
+            let note = match (decision, &pair.verdict.why) {
+                (_, Some(why)) => format!("no usable verdict: {why}"),
+                _ if pair.verdict.identical => "identical responses".into(),
+                _ => format!(
+                    "probability for A by {}: {} shown first, {} shown second",
+                    result.contest.judge,
+                    p(pair.verdict.p_12),
+                    p(pair.verdict.p_21)
+                ),
             };
-        }
-        let p = |p: Option<f64>| p.map_or_else(|| "–".into(), number);
-        let note = match (decision, &pair.verdict.why) {
-            (_, Some(why)) => format!("no usable verdict: {why}"),
-            _ if pair.verdict.identical => "identical answers".into(),
-            _ => format!(
-                "{} gives A {} when it is shown first, {} when it is shown second",
-                result.contest.judge,
-                p(pair.verdict.p_12),
-                p(pair.verdict.p_21)
-            ),
-        };
-        section.sample(sample.note(note))
-    })
+            section.sample(sample.note(note))
+        },
+    )
 }
 
 #[cfg(test)]
@@ -249,7 +298,7 @@ mod tests {
     use crate::judge::queue::Usage;
 
     #[test]
-    fn the_report_tells_the_sentence_first_and_what_models_wrote_stays_text() {
+    fn the_result_comes_first_and_responses_stay_text() {
         let attack = "<script>alert(1)</script>";
         let answer = |text: String| EvaluatedAnswer { text, kl: Some(0.5), ..EvaluatedAnswer::default() };
         let pair = |i: usize| EvaluatedPair {
@@ -271,14 +320,14 @@ mod tests {
         let html = Report::of_eval(&result, &pairs, serde_json::json!({"judge": attack})).html();
         assert!(!html.contains("<script") && !html.contains("NaN"), "{html}");
         let parts = [
-            "A wins 100.0 % of 40 prompts",
+            "A wins 100\u{a0}% (95\u{a0}% interval 91 to 100) of 40 prompts against",
             "Win rate of A",
             "by difference in length",
             "own model: it prefers them by +25.0",
-            "Some answers",
+            "Some responses",
         ];
         let places = parts.map(|part| html.find(part).unwrap_or_else(|| panic!("{part}")));
         assert!(places.is_sorted(), "{places:?}");
-        assert_eq!(html.matches("gives A 0.9 when").count(), SHOWN);
+        assert_eq!(html.matches(": 0.9 shown first, 0.8 shown second").count(), SHOWN);
     }
 }

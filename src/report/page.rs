@@ -1,48 +1,65 @@
-//! The page: what stands at its head, its sections, the configuration at its end.
+//! The page: its head, its sections, and at its end the terms and the configuration.
 
 use std::path::Path;
 
 use serde_json::Value;
 
 use super::section::Section;
-use super::svg::{STYLE, escape};
-use crate::error::{Result, size};
+use super::svg::{STYLE, escape, prose};
+use super::terms;
+use crate::error::{Error, Result, size};
 use crate::files;
 
-/// What of a configuration is in bytes.
+/// The keys of a configuration that are in bytes.
 const MEMORY: &str = "memory.";
+/// In the head of every page.
+const GENERATOR: &str = "<meta name=\"generator\" content=\"oaif\">";
 const PAGE_STYLE: &str = include_str!("page.css");
 
 /// A report in the making. See the [module](crate::report).
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     title: String,
+    result: String,
     lead: String,
     warnings: Vec<String>,
     facts: Vec<(String, String)>,
     figures: Vec<KeyFigure>,
     sections: Vec<Section>,
+    terms: Option<Vec<(String, String)>>,
     configuration: Value,
 }
 
-/// A number that a reader should not miss.
+/// A number at the head of the page.
 #[derive(Clone, Debug)]
 pub struct KeyFigure {
     label: String,
     value: String,
     note: String,
+    main: bool,
 }
 
 impl KeyFigure {
-    /// A figure, written as its reader shall see it.
+    /// A figure with its value as text, unit included.
     pub fn new(label: impl Into<String>, value: impl Into<String>) -> KeyFigure {
-        KeyFigure { label: label.into(), value: value.into(), note: String::new() }
+        KeyFigure { label: label.into(), value: value.into(), note: String::new(), main: false }
     }
 
-    /// What stands below it: its interval, or where it came from.
+    /// The line below the value: its interval, or the value that it is compared with.
     pub fn note(mut self, note: impl Into<String>) -> KeyFigure {
         self.note = note.into();
         self
+    }
+
+    /// Shows it big, before the small ones.
+    pub fn main(mut self) -> KeyFigure {
+        self.main = true;
+        self
+    }
+
+    fn html(&self) -> String {
+        let [label, value, note] = [&self.label, &self.value, &self.note].map(|text| prose(text));
+        format!("<li><span>{label}</span><strong>{value}</strong><small>{note}</small></li>\n")
     }
 }
 
@@ -58,19 +75,25 @@ impl Report {
         self
     }
 
-    /// Sets the sentence under the title.
+    /// Sets the result in one or two sentences, which come first.
+    pub fn result(&mut self, result: impl Into<String>) -> &mut Report {
+        self.result = result.into();
+        self
+    }
+
+    /// Sets the sentence about what the page reports, below the result.
     pub fn lead(&mut self, lead: impl Into<String>) -> &mut Report {
         self.lead = lead.into();
         self
     }
 
-    /// Adds something that the reader must know, at the head.
+    /// Adds a warning at the head.
     pub fn warning(&mut self, text: impl Into<String>) -> &mut Report {
         self.warnings.push(text.into());
         self
     }
 
-    /// Adds one of the facts at the head: what was run, on what.
+    /// Adds one of the facts at the head, such as the model.
     pub fn fact(&mut self, name: impl Into<String>, value: impl Into<String>) -> &mut Report {
         self.facts.push((name.into(), value.into()));
         self
@@ -82,8 +105,9 @@ impl Report {
         self
     }
 
-    /// Adds a key figure before the others.
+    /// Adds a key figure before the others. One of the same label is replaced.
     pub fn figure_first(&mut self, figure: KeyFigure) -> &mut Report {
+        self.figures.retain(|other| other.label != figure.label);
         self.figures.insert(0, figure);
         self
     }
@@ -105,7 +129,19 @@ impl Report {
         self
     }
 
-    /// Sets the configuration, an object, which stands folded at the end.
+    /// Ends the page with a line about each term of alignment, such as KL, that occurs on it.
+    pub fn explain_terms(&mut self) -> &mut Report {
+        self.terms.get_or_insert_default();
+        self
+    }
+
+    /// Ends the page with the same, and with a line about this term.
+    pub fn term(&mut self, name: impl Into<String>, meaning: impl Into<String>) -> &mut Report {
+        self.terms.get_or_insert_default().push((name.into(), meaning.into()));
+        self
+    }
+
+    /// Sets the configuration, an object, which is folded at the end.
     pub fn configuration(&mut self, configuration: Value) -> &mut Report {
         self.configuration = configuration;
         self
@@ -119,32 +155,36 @@ impl Report {
              <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
              <meta name=\"color-scheme\" content=\"light dark\">\n\
              <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
-             <title>{title}</title>\n<style>\n{PAGE_STYLE}{STYLE}</style>\n</head>\n<body>\n<header>\n<h1>{title}</h1>\n"
+             {GENERATOR}\n<title>{title}</title>\n<style>\n{PAGE_STYLE}{STYLE}</style>\n</head>\n<body>\n<header>\n<h1>{title}</h1>\n"
         );
-        if !self.lead.is_empty() {
-            out += &format!("<p class=\"lead\">{}</p>\n", escape(&self.lead));
+        for (class, text) in [("result", &self.result), ("lead", &self.lead)] {
+            if !text.is_empty() {
+                out += &format!("<p class=\"{class}\">{}</p>\n", prose(text));
+            }
         }
         for warning in &self.warnings {
-            out += &format!("<p class=\"warning\">{}</p>\n", escape(warning));
+            out += &format!("<p class=\"warning\">{}</p>\n", prose(warning));
         }
-        if !self.figures.is_empty() {
-            out += "<ul class=\"figures-key\">\n";
-            for KeyFigure { label, value, note } in &self.figures {
-                let [label, value, note] = [label, value, note].map(|text| escape(text));
-                out +=
-                    &format!("<li><span>{label}</span><strong>{value}</strong><small>{note}</small></li>\n");
+        for (class, main) in [("figures-key main", true), ("figures-key", false)] {
+            let mut figures = self.figures.iter().filter(|figure| figure.main == main).peekable();
+            if figures.peek().is_some() {
+                out += &format!("<ul class=\"{class}\">\n");
+                out.extend(figures.map(KeyFigure::html));
+                out += "</ul>\n";
             }
-            out += "</ul>\n";
         }
         if !self.facts.is_empty() {
             out += "<dl>\n";
             for (name, value) in &self.facts {
-                out += &format!("<div><dt>{}</dt><dd>{}</dd></div>\n", escape(name), escape(value));
+                out += &format!("<div><dt>{}</dt><dd>{}</dd></div>\n", prose(name), prose(value));
             }
             out += "</dl>\n";
         }
         out += "</header>\n<main>\n";
         out.extend(self.sections.iter().map(Section::html));
+        if let Some(own) = &self.terms {
+            out += &terms::section(&out, own);
+        }
         let mut rows = Vec::new();
         flatten("", &self.configuration, &mut rows);
         if !rows.is_empty() {
@@ -160,6 +200,21 @@ impl Report {
     /// Writes the page to `path`, whole or not at all.
     pub fn write(&self, path: &Path) -> Result<()> {
         files::write_atomic(path, self.html().as_bytes())
+    }
+
+    /// Writes the page to `path` where there is no file yet, or a page like it.
+    ///
+    /// # Errors
+    /// [`Error::File`] for another file, [`Error::Io`].
+    pub fn replace(&self, path: &Path) -> Result<()> {
+        if path.exists() {
+            let is_page = path.is_file()
+                && files::read(path)?.windows(GENERATOR.len()).any(|w| w == GENERATOR.as_bytes());
+            if !is_page {
+                return Err(Error::file(path, "is not a report of oaif: give another --output"));
+            }
+        }
+        self.write(path)
     }
 }
 
@@ -191,9 +246,9 @@ mod tests {
     fn a_page_holds_all_it_needs_and_no_script() {
         let attack = "<script src=\"http://x/\"></script><img src=x onerror=alert(1)>";
         let mut report = Report::new(attack);
-        report.lead(attack).warning(attack).fact(attack, attack);
+        report.result(attack).lead(attack).warning(attack).fact(attack, attack).term(attack, attack);
         report.figure(KeyFigure::new(attack, attack).note(attack));
-        report.add(Section::new(attack).text(attack).sample(Sample::new(attack).answer(attack, attack)));
+        report.add(Section::new(attack).text(attack).sample(Sample::new(attack).response(attack, attack)));
         report.configuration(json!({attack: attack, "inner": {attack: [attack]}}));
         let html = report.html();
         for markup in ["<script", "<img", "<link", "src=\"", "href=", "@import", "url("] {
@@ -203,14 +258,40 @@ mod tests {
     }
 
     #[test]
-    fn what_is_put_first_stands_first() {
+    fn first_figures_and_sections_come_first() {
         let section = |title: &str| Section::new(title).sample(Sample::new("x"));
         let mut report = Report::new("t");
         report.add(section("two")).add(section("three")).add_first(section("one")).add(Section::new("none"));
         report.figure(KeyFigure::new("later", "2")).figure_first(KeyFigure::new("sooner", "1"));
+        report.figure(KeyFigure::new("big", "3").main()).figure_first(KeyFigure::new("sooner", "0"));
+        report.lead("about the page").result("The result.");
         let html = report.html();
         let at = |text: &str| html.find(text).unwrap_or_else(|| panic!("{text}"));
-        let expected = ["sooner<", "later<", "<h2>one<", "<h2>two<", "<h2>three<"].map(at);
+        let expected = [
+            "The result.",
+            "about the page",
+            "big<",
+            "sooner<",
+            "later<",
+            "<h2>one<",
+            "<h2>two<",
+            "<h2>three<",
+        ]
+        .map(at);
         assert!(expected.is_sorted() && !html.contains("<h2>none"), "{expected:?}");
+        assert_eq!(html.matches("sooner<").count(), 1, "a figure of the same label is replaced");
+    }
+
+    #[test]
+    fn only_a_page_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("page.html");
+        let report = Report::new("t");
+        report.replace(&path).unwrap();
+        report.replace(&path).unwrap();
+        std::fs::write(&path, "<p>mine</p>").unwrap();
+        let error = report.replace(&path).unwrap_err().to_string();
+        assert!(error.contains("is not a report of oaif"), "{error}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "<p>mine</p>");
     }
 }

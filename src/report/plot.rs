@@ -7,13 +7,16 @@ use super::svg::{COLOURS, Canvas, Entry, WIDTH, text_width};
 const SMOOTH_FROM: usize = 12;
 /// A running mean is drawn at this many places, over as many of its points; a curve as it is, through twice as many.
 const VERTICES: usize = 300;
-/// Places under the pointer that tell their values.
+/// Places that show their values under the pointer.
 const HINTS: usize = 40;
 /// Height of a plot.
 const HEIGHT: f64 = 236.0;
 
-/// How many points each running mean over a series of `n` takes: an odd number, about 1.5 √n; 1 in a short series, which
-/// is not smoothed.
+/// Pixels between two arrows at one edge.
+const ARROWS: f64 = 6.0;
+
+/// The number of points of each running mean over a series of `n`: odd, about 1.5 √n; 1 in a short series, which is not
+/// smoothed.
 pub fn smoothing_window(n: usize) -> usize {
     if n < SMOOTH_FROM { 1 } else { (1.5 * (n as f64).sqrt()) as usize | 1 }
 }
@@ -24,6 +27,7 @@ pub struct Series {
     name: String,
     points: Vec<(f64, Estimate)>,
     noisy: bool,
+    dots: bool,
     dashed: bool,
     colour: Option<usize>,
 }
@@ -46,7 +50,13 @@ impl Series {
     /// A curve through the points (x, estimate), in a band from interval to interval.
     pub fn band(name: impl Into<String>, points: impl IntoIterator<Item = (f64, Estimate)>) -> Series {
         let points = points.into_iter().filter(|(x, _)| usable(*x)).collect();
-        Series { name: name.into(), points, noisy: false, dashed: false, colour: None }
+        Series { name: name.into(), points, noisy: false, dots: true, dashed: false, colour: None }
+    }
+
+    /// Leaves the single points of a noisy series out: the running mean alone, where several series overlap.
+    pub fn without_points(mut self) -> Series {
+        self.dots = false;
+        self
     }
 
     /// Dashes: the second of two kinds, such as offline beside online.
@@ -72,14 +82,22 @@ impl Series {
         if self.noisy { running_mean(&values) } else { thinned(&values) }
     }
 
-    /// What the y axis has room for. Of many noisy points the outermost hundredths may lie beyond, and what a spike
-    /// makes of the mean: it shall not flatten the rest.
+    /// The values that the y axis covers. Of many noisy points it covers the outermost hundredths only where they are near
+    /// the others, so that a spike does not flatten the rest. What is beyond the axis is marked by an arrow.
     fn extent(&self) -> Vec<f64> {
         if self.noisy {
-            let mut values: Vec<f64> = self.points.iter().map(|(_, y)| y.value).collect();
+            let mut values: Vec<f64> = match self.dots {
+                true => self.points.iter().map(|(_, y)| y.value).collect(),
+                false => self.curve().into_iter().map(|(_, y)| y).collect(),
+            };
             values.sort_by(f64::total_cmp);
-            let beyond = values.len() / 100;
-            return vec![values[beyond], values[values.len() - 1 - beyond]];
+            let (beyond, last) = (values.len() / 100, values.len() - 1);
+            let (low, high) = (values[beyond], values[last - beyond]);
+            let room = 0.25 * (high - low);
+            let or_outermost = |end: f64, outermost: f64| {
+                if (end - outermost).abs() <= room { outermost } else { end }
+            };
+            return vec![or_outermost(low, values[0]), or_outermost(high, values[last])];
         }
         self.points
             .iter()
@@ -138,29 +156,38 @@ pub struct Plot {
     unit: Unit,
     level: Option<f64>,
     zero: bool,
+    covered: Vec<f64>,
     series: Vec<Series>,
 }
 
 impl Plot {
     /// A plot without a curve yet.
     pub fn new(title: impl Into<String>) -> Plot {
-        let (x_label, y_label, series) = (String::new(), String::new(), Vec::new());
-        Plot { title: title.into(), x_label, y_label, unit: Unit::Plain, level: None, zero: false, series }
+        Plot {
+            title: title.into(),
+            x_label: String::new(),
+            y_label: String::new(),
+            unit: Unit::Plain,
+            level: None,
+            zero: false,
+            covered: Vec::new(),
+            series: Vec::new(),
+        }
     }
 
-    /// What the axes measure, with their units: x is named under its axis, y under the title.
+    /// The labels of the axes, with their units: x under its axis, y under the title.
     pub fn labels(mut self, x: impl Into<String>, y: impl Into<String>) -> Plot {
         (self.x_label, self.y_label) = (x.into(), y.into());
         self
     }
 
-    /// How y is written.
+    /// The unit of y.
     pub fn unit(mut self, unit: Unit) -> Plot {
         self.unit = unit;
         self
     }
 
-    /// Marks a height that means something: chance, or no change.
+    /// Marks a height, such as chance or no change.
     pub fn level(mut self, y: f64) -> Plot {
         self.level = Some(y);
         self
@@ -169,6 +196,13 @@ impl Plot {
     /// Lets y begin at 0.
     pub fn from_zero(mut self) -> Plot {
         self.zero = true;
+        self
+    }
+
+    /// Lets the x axis cover the steps `first` to `last`, with ticks at whole numbers: plots beside each other get the same
+    /// axis.
+    pub fn over(mut self, first: f64, last: f64) -> Plot {
+        self.covered = vec![first, last];
         self
     }
 
@@ -190,7 +224,7 @@ impl Plot {
         self.draw(true)
     }
 
-    /// Alone, or as a part of a page, where it answers the pointer.
+    /// As a file, or as a part of a page, where it shows values under the pointer.
     pub(super) fn draw(&self, alone: bool) -> String {
         let mut canvas = Canvas::default();
         let colour = |i: usize, series: &Series| series.colour.unwrap_or(i) % COLOURS;
@@ -204,8 +238,15 @@ impl Plot {
         let extents = self.series.iter().flat_map(Series::extent);
         let ys = extents.chain(self.level).chain(self.zero.then_some(0.0));
         let top = canvas.head(&self.title, &self.y_label, &legend);
-        let xs = self.series.iter().flat_map(|s| s.points.iter().map(|(x, _)| *x));
-        let axes = Axis::fit(ys, 5, self.unit).zip(Axis::fit(xs, 5, Unit::Plain));
+        let xs =
+            self.series.iter().flat_map(|s| s.points.iter().map(|(x, _)| *x)).chain(self.covered.clone());
+        let axes = Axis::fit(ys, 5, self.unit).zip(
+            Axis::fit(xs, 5, Unit::Plain).map(
+                |axis| {
+                    if self.covered.is_empty() { axis } else { axis.whole() }
+                },
+            ),
+        );
         let Some((y, x)) = axes.map(|(y, x)| (y.rounded(), x)) else {
             return canvas.finish(HEIGHT, &self.title, alone);
         };
@@ -221,7 +262,7 @@ impl Plot {
         }
         for tick in x.ticks() {
             let (at, label) = (place(tick, y.low).0, x.label(tick));
-            // The outermost label shall not leave the picture.
+            // The outermost label stays inside the picture.
             let half = text_width(&label, 11.0) / 2.0;
             let end = at + half > WIDTH;
             canvas.line("axis", (at, bottom), (at, bottom + 4.0));
@@ -237,17 +278,33 @@ impl Plot {
         for (i, series) in self.series.iter().enumerate() {
             let colour = colour(i, series);
             if series.noisy {
-                let (mut dots, mut arrows) = (String::new(), String::new());
+                let mut dots = String::new();
                 for (px, py) in evenly(series.points.len(), VERTICES).map(|i| &series.points[i]) {
-                    let (at, height) = place(*px, py.value);
-                    match y.beyond(py.value) {
+                    if series.dots && y.beyond(py.value) == 0 {
+                        let (at, height) = place(*px, py.value);
                         // A stroke without length is a dot.
-                        0 => dots += &format!("M{at:.1} {height:.1}h0"),
-                        1 => arrows += &format!("M{:.1} {:.1}l3 -4l3 4", at - 3.0, height + 5.0),
-                        _ => arrows += &format!("M{:.1} {:.1}l3 4l3 -4", at - 3.0, height - 5.0),
+                        dots += &format!("M{at:.1} {height:.1}h0");
                     }
                 }
                 canvas.path(&format!("dots s{colour}"), &dots);
+                let all: Vec<(f64, f64)> = match series.dots {
+                    true => series.points.iter().map(|(px, py)| (*px, py.value)).collect(),
+                    false => curves[i].clone(),
+                };
+                let (mut arrows, mut ends) = (String::new(), [f64::NEG_INFINITY; 2]);
+                for (px, py) in all {
+                    let side = y.beyond(py);
+                    let (at, height) = place(px, py);
+                    let end = &mut ends[usize::from(side > 0)];
+                    if side == 0 || at - *end < ARROWS {
+                        continue;
+                    }
+                    *end = at;
+                    arrows += &match side {
+                        1 => format!("M{:.1} {:.1}l3 -4l3 4", at - 3.0, height + 5.0),
+                        _ => format!("M{:.1} {:.1}l3 4l3 -4", at - 3.0, height - 5.0),
+                    };
+                }
                 canvas.path(&format!("beyond s{colour}"), &arrows);
             }
             for stretch in series.points.split(|(_, y)| !y.has_interval()).filter(|s| s.len() > 1) {
@@ -276,7 +333,7 @@ impl Plot {
         canvas.finish(HEIGHT, &self.title, alone)
     }
 
-    /// Strips that tell the curves' values at their place, as the pointer rests on them.
+    /// Strips that show the curves' values at their place under the pointer.
     fn hints(
         &self,
         canvas: &mut Canvas,
@@ -377,6 +434,10 @@ mod tests {
         points[3].1 = 1e9;
         let series = Series::noisy("a", points.clone());
         assert_eq!(series.extent(), [0.0, 6.0]);
+        // A point that is near the others is in the range.
+        points[3].1 = 7.4;
+        assert_eq!(Series::noisy("a", points.clone()).extent(), [0.0, 7.4]);
+        points[3].1 = 1e9;
         // Of few points none is an outlier.
         assert_eq!(Series::noisy("a", points[..50].to_vec()).extent(), [0.0, 1e9]);
     }
@@ -384,7 +445,6 @@ mod tests {
     #[test]
     fn a_point_beyond_the_range_is_an_arrow_at_the_edge() {
         let mut points: Vec<(f64, f64)> = (0..2000).map(|i| (i as f64, (i % 7) as f64)).collect();
-        // Drawn ones: every point at a multiple of 1999 / 299.
         (points[0].1, points[1999].1) = (1e9, -1e9);
         let svg = Plot::new("t").series(Series::noisy("a", points.clone())).svg();
         let [arrows] = paths(&svg, "beyond s0")[..] else { panic!("{svg}") };

@@ -1,35 +1,29 @@
-//! The report of a training run, from what its folder holds.
+//! The report of a training run, made of its folder.
 
 use std::path::Path;
 
 use serde_json::Value;
 
-use super::page::{KeyFigure, Report};
-use super::run_logs::{Metrics, Pairs, for_each_row, sample};
-use super::scale::{Estimate, Unit, duration, number};
+use super::page::Report;
+use super::run_logs::{Metrics, Pairs, before_and_after, for_each_row, sample};
+use super::scale::{Unit, duration, number};
 use super::section::Section;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::train::run_dir::{METRICS, PAIRS, RUN};
+use crate::train::health;
+use crate::train::run_dir::{EVAL_SAMPLES, METRICS, PAIRS, RUN};
+
+/// Below this share of responses that ended by themselves, the page warns.
+const FEW_ENDED: f64 = 0.05;
 
 impl Report {
-    /// The report of the run in the folder `dir`, finished or not, from its `run.json`, `metrics.jsonl` and
-    /// `pairs.jsonl`. Metrics that the run has not, and lines that a crash has torn, are left out.
+    /// The report of the run in the folder `dir`, finished or not, from its `run.json`, `metrics.jsonl`, `pairs.jsonl` and
+    /// `eval_samples.jsonl`. Metrics that the run does not have, and lines cut off by a crash, are left out.
     ///
     /// # Errors
     /// [`Error::File`] where there is no run, [`Error::Io`].
     pub fn of_run(dir: &Path) -> Result<Report> {
-        let config = files::read_json_if_present(&dir.join(RUN))?;
-        let mut metrics = Metrics::default();
-        let has_metrics = for_each_row(&dir.join(METRICS), |row| metrics.push(&row))?;
-        let mut pairs = Pairs::default();
-        for_each_row(&dir.join(PAIRS), |row| pairs.push(row))?;
-        if config.is_none() && !has_metrics {
-            let why = format!("holds no run (neither {RUN} nor {METRICS}): give the output folder of one");
-            return Err(Error::file(dir, why));
-        }
-        let run = Run { config: config.unwrap_or_default(), metrics, pairs };
-        Ok(run.report())
+        Ok(Run::open(dir)?.report())
     }
 }
 
@@ -47,23 +41,46 @@ pub(super) enum Kind {
 }
 
 pub(super) struct Run {
-    config: Value,
+    pub(super) config: Value,
     pub(super) metrics: Metrics,
     pub(super) pairs: Pairs,
+    /// Rows of `eval_samples.jsonl`.
+    samples: Vec<Value>,
 }
 
 impl Run {
+    #[cfg(test)]
+    pub(super) fn of(config: Value, metrics: Metrics, pairs: Pairs) -> Run {
+        Run { config, metrics, pairs, samples: Vec::new() }
+    }
+
+    /// The run in the folder `dir`.
+    pub(super) fn open(dir: &Path) -> Result<Run> {
+        if !dir.is_dir() {
+            return Err(Error::file(dir, "is not a folder: give the output folder of a run"));
+        }
+        let config = files::read_json_if_present(&dir.join(RUN))?;
+        let (mut metrics, mut pairs, mut samples) = (Metrics::default(), Pairs::default(), Vec::new());
+        let has_metrics = for_each_row(&dir.join(METRICS), |row| metrics.push(&row))?;
+        for_each_row(&dir.join(PAIRS), |row| pairs.push(row))?;
+        for_each_row(&dir.join(EVAL_SAMPLES), |row| samples.push(row))?;
+        if config.is_none() && !has_metrics {
+            let why = format!("holds no run (neither {RUN} nor {METRICS}): give the output folder of a run");
+            return Err(Error::file(dir, why));
+        }
+        Ok(Run { config: config.unwrap_or_default(), metrics, pairs, samples })
+    }
+
     fn report(self) -> Report {
         let mut report = Report::new(self.title());
-        let done = self.metrics.last("step").unwrap_or(0.0);
-        let seconds: f64 = self.metrics.values("time/step_ms").iter().sum::<f64>() * 1e-3;
-        let command = match self.kind() {
-            Kind::Align => "oaif align: answers sampled, judged and learnt from on the spot",
-            Kind::Dpo => "oaif dpo: given preferences",
-            Kind::Reward => "oaif reward: scores learnt from given preferences",
-            Kind::Sft => "oaif sft: given completions",
-        };
-        report.lead(format!("{command}."));
+        let done = self.done();
+        report.result(self.sentence()).lead(match self.kind() {
+            Kind::Align => "oaif align: in each step the policy writes responses, the judge compares them, and the policy is \
+                            trained on the verdicts.",
+            Kind::Dpo => "oaif dpo: the policy is trained on given preference pairs.",
+            Kind::Reward => "oaif reward: a reward model is trained on given preference pairs.",
+            Kind::Sft => "oaif sft: the policy is trained on given completions.",
+        });
         if let Some(total) = self.config["total_steps"].as_f64().filter(|total| *total > done) {
             let (done, total) = (number(done), number(total));
             report.warning(format!("Not finished: {done} of {total} steps are done."));
@@ -73,32 +90,80 @@ impl Run {
         }
         if let Some(count) = self.metrics.last("non_finite_steps").filter(|count| *count > 0.0) {
             report.warning(format!(
-                "The loss or the gradient was not finite in {} step(s), which changed nothing.",
+                "{} step(s) were skipped: their loss or gradient was not finite.",
                 number(count)
             ));
         }
-        self.facts(&mut report, done, seconds);
+        for warning in self.warnings() {
+            report.warning(capitalised(&warning) + ".");
+        }
+        self.facts(&mut report, done, self.seconds());
         self.key_figures(&mut report);
         report
-            .add(self.learning())
             .add(self.evaluation())
+            .add(if self.is_demo() { Section::new("") } else { before_and_after(&self.samples) })
             .add(self.held_out_pairs())
-            .add(self.answers())
+            .add(self.learning())
+            .add(self.responses())
             .add(self.judge())
             .add(self.optimiser())
             .add(self.time());
         let shown = self.pairs.sample().count();
         let some = match shown < self.pairs.total {
-            true => format!("{shown} of {}, evenly from the whole run.", number(self.pairs.total as f64)),
+            true => {
+                format!("{shown} of {}, chosen evenly from the whole run.", number(self.pairs.total as f64))
+            }
             false => String::new(),
         };
         let title = if self.pairs.rated > 0 { "Rated responses" } else { "Judged pairs" };
         report.add(self.pairs.sample().map(sample).fold(Section::new(title).text(some), Section::sample));
-        report.configuration(self.config);
+        report.explain_terms().configuration(self.config);
         report
     }
 
-    /// By the command that `run.json` names; without one, `oaif align`.
+    /// The warnings that `run.json` does not have, because the run has not ended or was not long enough.
+    fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        let follows = self.config["sync-ref-model"] == true;
+        if !follows && let Some(text) = health::unmoved(&self.metrics.values("objective/kl")) {
+            warnings.push(text);
+        }
+        let ended = self.metrics.ends("val/contain_eos_token").map_or(f64::NAN, |(_, ended)| ended);
+        if self.kind() == Kind::Align && ended < FEW_ENDED {
+            warnings.push(format!(
+                "{} of the responses in the last steps ended by themselves, the others were cut at --max-new-tokens{}: raise \
+                 it, or use --stop TEXT",
+                match ended {
+                    0.0 => "none".to_owned(),
+                    share => Unit::Share.format(share),
+                },
+                self.configured("max-new-tokens").map_or(String::new(), |n| format!(" {n}"))
+            ));
+        }
+        let known: Vec<&str> =
+            self.config["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        // Warnings of one kind begin alike, and differ from their first number on.
+        let kind =
+            |text: &str| text.split(|c: char| c.is_ascii_digit()).next().unwrap_or_default().to_owned();
+        let endless = kind(&health::endless(usize::MAX, 0, 1).unwrap_or_default());
+        let told = |text: &str| {
+            let beginning = if text.contains("--max-new-tokens") { endless.clone() } else { kind(text) };
+            known.iter().any(|known| kind(known) == beginning)
+        };
+        warnings.retain(|text| !told(text));
+        warnings
+    }
+
+    /// The time of all steps.
+    pub(super) fn seconds(&self) -> f64 {
+        self.metrics.values("time/step_ms").iter().sum::<f64>() * 1e-3
+    }
+
+    pub(super) fn is_demo(&self) -> bool {
+        self.config["command"] == "demo"
+    }
+
+    /// The command in `run.json`; without one, `oaif align`.
     pub(super) fn kind(&self) -> Kind {
         match self.config["command"].as_str() {
             Some("dpo") => Kind::Dpo,
@@ -108,8 +173,8 @@ impl Run {
         }
     }
 
-    /// A configured value as words; `None` for what is absent, null or empty.
-    fn configured(&self, key: &str) -> Option<String> {
+    /// A configured value as text; `None` where it is absent, null or empty.
+    pub(super) fn configured(&self, key: &str) -> Option<String> {
         match &self.config[key] {
             Value::String(text) => Some(text.clone()),
             Value::Number(value) => Some(value.as_f64().map_or_else(|| value.to_string(), number)),
@@ -119,7 +184,7 @@ impl Run {
     }
 
     /// The last part of a configured path.
-    fn file(&self, key: &str) -> Option<String> {
+    pub(super) fn file(&self, key: &str) -> Option<String> {
         let path = self.configured(key)?;
         Some(Path::new(&path).file_name().map_or(path.clone(), |name| name.to_string_lossy().into_owned()))
     }
@@ -191,45 +256,18 @@ impl Run {
         fact("oaif", self.configured("oaif_version"));
     }
 
-    fn key_figures(&self, report: &mut Report) {
-        let share = Unit::Share;
-        let first = match self.learns_from_scores() {
-            true => ("reward", "Score", Unit::Plain),
-            false => ("loss", "Loss", Unit::Plain),
-        };
-        for (name, label, unit) in [
-            first,
-            ("rewards/margins", "Reward margin", Unit::Plain),
-            ("rewards/accuracies", "Reward accuracy", share),
-            ("objective/kl", self.kl().0, Unit::Plain),
-            ("completions/mean_length", "Answer's tokens", Unit::Plain),
-        ] {
-            let Some((first, last)) = self.metrics.ends(name) else { continue };
-            let mut figure = KeyFigure::new(label, unit.format(last));
-            if self.metrics.steps.len() > 1 {
-                figure = figure.note(format!("{} at the start", unit.format(first)));
-            }
-            report.figure(figure);
-        }
-        if self.pairs.both_orders > 0 {
-            let rate = Estimate::share(self.pairs.flipped, self.pairs.both_orders);
-            let figure = KeyFigure::new("Order flips", share.format(rate.value));
-            report.figure(figure.note(format!("of {} pairs", number(self.pairs.both_orders as f64))));
-        }
-    }
-
-    /// Whether it learns from scores by policy gradients, whose loss is around 0 however well they do.
+    /// Whether it is trained on scores by policy gradients, whose loss is around 0 at any score.
     pub(super) fn learns_from_scores(&self) -> bool {
         self.metrics.last("reward").is_some()
     }
 
-    /// What `objective/kl` is called: offline, the responses are not the policy's own.
+    /// The name of `objective/kl` and its label: in offline training, the responses are not the policy's own.
     pub(super) fn kl(&self) -> (&'static str, &'static str) {
         match self.kind() {
             Kind::Align if self.config["sync-ref-model"] == true => {
-                ("KL to the reference, which moves", "mean of log π − log π₀ of a response, nats")
+                ("KL to the moving reference", "mean of log π − log π₀ of a response, nats")
             }
-            Kind::Align => ("KL to the start", "mean of log π − log π₀ of a response, nats"),
+            Kind::Align => ("KL to the reference", "mean of log π − log π₀ of a response, nats"),
             _ => ("log π − log π₀", "mean over both responses, nats"),
         }
     }
@@ -269,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_is_told_from_its_folder() {
+    fn a_run_is_reported_from_its_folder() {
         let config = json!({
             "model": "/models/small/", "dataset": "x/prompts.jsonl", "judge": "llm", "judge-model": "/m/judge",
             "loss": "slic", "beta": 0.002, "lora-r": 8, "seed": 7, "total_steps": 20, "learning-rate": 1e-3,
@@ -286,17 +324,26 @@ mod tests {
             "<dd>SLiC, β 0.002</dd>",
             "<dd>LoRA of rank 8</dd>",
             "<dd>7</dd>",
-            "<dd>30 s</dd>",
-            "0.685 at the start",
+            "<dd>30\u{a0}s</dd>",
+            "0.685 in the first steps",
             "Order flips",
             "Without a preference",
-            "P(answer 1 is better) = 0.550: 0.800 when it is shown first, 0.300 when it is shown second; the orders disagree",
+            "judge&#39;s probability for response 1: 0.550 (0.800 shown first, 0.300 shown second); order flip",
+            "<dt>order flip</dt>",
             "<tr><th>dataset</th><td>x/prompts.jsonl</td></tr>",
         ] {
             assert!(html.contains(told), "{told}");
         }
-        for absent in ["Not finished", "not finite", "Gradient norm", "KL", "unusable", "<h2>Answers", "NaN"]
-        {
+        for absent in [
+            "Not finished",
+            "not finite",
+            "Gradient norm",
+            "KL",
+            "unusable",
+            "<h2>Responses",
+            "NaN",
+            "Before and",
+        ] {
             assert!(!html.contains(absent), "{absent}");
         }
     }
@@ -304,16 +351,12 @@ mod tests {
     #[test]
     fn a_page_names_the_command_and_the_loss_of_its_run() {
         for (config, title, lead) in [
-            (json!({"command": "sft"}), "m, fine-tuned", "oaif sft: given completions"),
-            (
-                json!({"command": "dpo", "loss": "ipo"}),
-                "m, aligned offline by IPO",
-                "oaif dpo: given preferences",
-            ),
-            (json!({"command": "reward"}), "m, trained as a reward model", "oaif reward: scores learnt"),
-            (json!({"command": "align", "loss": "dpo"}), "m, aligned online by DPO", "oaif align: answers"),
-            (json!({"command": "align", "loss": "rloo"}), "m, aligned online by RLOO", "oaif align: answers"),
-            (json!({"command": "align", "loss": "grpo"}), "m, aligned online by GRPO", "oaif align: answers"),
+            (json!({"command": "sft"}), "m, fine-tuned", "oaif sft: "),
+            (json!({"command": "dpo", "loss": "ipo"}), "m, aligned offline by IPO", "oaif dpo: "),
+            (json!({"command": "reward"}), "m, trained as a reward model", "oaif reward: "),
+            (json!({"command": "align", "loss": "dpo"}), "m, aligned online by DPO", "oaif align: "),
+            (json!({"command": "align", "loss": "rloo"}), "m, aligned online by RLOO", "oaif align: "),
+            (json!({"command": "align", "loss": "grpo"}), "m, aligned online by GRPO", "oaif align: "),
         ] {
             let mut config = config;
             (config["model"], config["chosen-column"]) = (json!("m"), json!("chosen"));
@@ -342,7 +385,7 @@ mod tests {
     fn losses_that_are_null_are_left_out_and_counted() {
         let bad = json!({"step": 2, "loss": null, "grad_norm": null, "non_finite_steps": 1});
         let html = report(&[(METRICS, lines([json!({"step": 1, "loss": 3.0}), bad]))]).unwrap();
-        assert!(html.contains("not finite in 1 step(s)"), "{html}");
+        assert!(html.contains("1 step(s) were skipped: their loss or gradient was not finite."), "{html}");
         assert!(html.contains("<h2>Learning</h2>") && !html.contains("Gradient norm"), "{html}");
         assert!(!html.contains("NaN") && !html.contains("null"), "{html}");
     }
@@ -352,15 +395,15 @@ mod tests {
         let timed = |n: usize, ms: f64| json!({"step": n, "time/step_ms": ms, "time/backward_ms": ms, "time/tokens_per_second": 10});
         let html =
             report(&[(METRICS, lines([timed(1, 15_000.0), timed(2, 1000.0), timed(3, 1000.0)]))]).unwrap();
-        assert!(html.contains("Without the first step"), "{html}");
+        assert!(html.contains("The first step, which"), "{html}");
         assert!(!html.contains(">15<") && !html.contains("5.67"), "{html}");
         // A run of one step has nothing else to show, and a resumed one did not compile in the step that is first here.
         let one = report(&[(METRICS, lines([timed(1, 15_000.0)]))]).unwrap();
-        assert!(one.contains("Where it goes") && !one.contains("Without the first step"), "{one}");
+        assert!(one.contains("Where it goes") && !one.contains("The first step, which"), "{one}");
     }
 
     #[test]
-    fn the_configuration_is_what_was_asked_for_and_nothing_of_the_inside() {
+    fn memory_in_the_configuration_is_readable() {
         let config = json!({
             "model": "m", "adapter": null, "gpu_device": {"name": "llvmpipe", "index": 0},
             "memory": {"total": 2_576_980_378u64, "bytes": {"weights": 1_073_741_824u64}},
@@ -380,16 +423,55 @@ mod tests {
         assert_eq!(pairs.summary(), "3 responses, 2 rated, 1 unusable.");
         let html = report(&[(RUN, json!({"loss": "rloo"}).to_string()), (PAIRS, lines(rows))]).unwrap();
         assert!(html.contains("Rated responses") && html.contains("only this"), "{html}");
-        assert!(html.contains("rated 2.000, an advantage of 0.500") && !html.contains("answer 1"), "{html}");
+        assert!(html.contains("rating 2.000, advantage 0.500") && !html.contains("response 1"), "{html}");
     }
 
     #[test]
-    fn of_a_policy_gradient_the_score_is_told_not_the_loss() {
+    fn a_policy_gradient_run_reports_the_score_not_the_loss() {
         let row = |step: usize| json!({"step": step, "loss": 1e-9, "reward": 0.25 * step as f64, "reward_std": 0.5, "objective/scores": 7.0});
         let config = json!({"loss": "grpo"}).to_string();
         let html = report(&[(RUN, config), (METRICS, lines((1..=10).map(row)))]).unwrap();
         assert!(html.contains("2.5") && html.contains("Spread of the scores"), "{html}");
         assert!(!html.contains("mean over the pairs") && !html.contains("Certainty"), "{html}");
+    }
+
+    #[test]
+    fn responses_before_and_after_are_shown() {
+        let row = |verdict: &str, p: Value| {
+            json!({
+                "step": 30, "prompt": "Once", "reference_response": "dog", "policy_response": "a dog", "verdict": verdict,
+                "p_12": p, "p_21": p,
+            })
+        };
+        let rows = [row("win", json!(0.875)), row("loss", json!(0.25)), row("tie", Value::Null)];
+        let html = report(&[(METRICS, lines([step(30)])), (EVAL_SAMPLES, lines(rows))]).unwrap();
+        assert!(html.contains("<h2>Before and after</h2>"), "{html}");
+        assert_eq!(html.matches("policy after 30 steps <b>✓ preferred").count(), 1, "{html}");
+        assert_eq!(html.matches("reference model <b>✓ preferred").count(), 1, "{html}");
+        assert!(
+            html.contains("judge&#39;s probability for the policy&#39;s response: 0.875<")
+                && html.contains(">a tie<"),
+            "{html}"
+        );
+    }
+
+    #[test]
+    fn a_warning_is_shown_once_and_that_of_an_unfinished_run_too() {
+        let row = |step: usize| json!({"step": step, "loss": 0.7, "objective/kl": 0.001, "val/contain_eos_token": 0.0});
+        let html = |warnings: &[String]| {
+            let config = json!({"command": "align", "warnings": warnings, "max-new-tokens": 24});
+            report(&[(RUN, config.to_string()), (METRICS, lines((1..=20).map(row)))]).unwrap()
+        };
+        let without = html(&[]);
+        assert_eq!(without.matches("class=\"warning\"").count(), 2, "{without}");
+        assert!(
+            without.contains("None of the responses") && without.contains("at --max-new-tokens 24"),
+            "{without}"
+        );
+        let known = [health::unmoved(&[0.002; 20]).unwrap(), health::endless(640, 0, 24).unwrap()];
+        let with = html(&known);
+        assert_eq!(with.matches("class=\"warning\"").count(), 2, "{with}");
+        assert!(with.contains("0.0020") && !with.contains("is 0.0010"), "{with}");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::plot::Series;
 use super::scale::{Unit, number};
-use super::section::Sample;
+use super::section::{Sample, Section};
 use crate::error::{Error, Result};
 use crate::judge::orders_disagree;
 use crate::train::run_dir::METRICS;
@@ -17,7 +17,7 @@ use crate::train::run_dir::METRICS;
 /// Judged pairs that a report shows.
 const SHOWN: usize = 12;
 
-/// Calls `each` for the objects in the lines of `path`, passing over what is none; tells whether there is such a file.
+/// Calls `each` for the objects in the lines of `path` and skips other lines; returns whether the file exists.
 pub(super) fn for_each_row(path: &Path, mut each: impl FnMut(Value)) -> Result<bool> {
     let mut log = match File::open(path) {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(false),
@@ -33,7 +33,7 @@ pub(super) fn for_each_row(path: &Path, mut each: impl FnMut(Value)) -> Result<b
     Ok(true)
 }
 
-/// What a run's metrics were in the first and in the last tenth of its steps.
+/// A run's metrics in the first and in the last tenth of its steps.
 pub struct RunEnds(Metrics);
 
 impl RunEnds {
@@ -47,12 +47,12 @@ impl RunEnds {
         Ok(RunEnds(metrics))
     }
 
-    /// The last value of a metric; `None` for one that the run has not.
+    /// The last value of a metric; `None` where the run does not have it.
     pub fn last(&self, metric: &str) -> Option<f64> {
         self.0.last(metric)
     }
 
-    /// The means of a metric over the first and the last tenth; `None` for one that the run has not.
+    /// The means of a metric over the first and the last tenth; `None` where the run does not have it.
     pub fn of(&self, metric: &str) -> Option<(f64, f64)> {
         self.0.ends(metric)
     }
@@ -83,7 +83,7 @@ impl Metrics {
         (0..self.steps.len()).map(|i| column.get(i).copied().unwrap_or(f64::NAN))
     }
 
-    /// What there is of a column.
+    /// The finite values of a column.
     pub(super) fn values(&self, name: &str) -> Vec<f64> {
         self.column(name).filter(|v| v.is_finite()).collect()
     }
@@ -115,7 +115,7 @@ impl Metrics {
     }
 }
 
-/// What `pairs.jsonl` holds: counts of all, and some rows evenly from it.
+/// `pairs.jsonl`: counts of all rows, and some of the rows, evenly.
 #[derive(Default)]
 pub(super) struct Pairs {
     pub(super) total: usize,
@@ -124,9 +124,9 @@ pub(super) struct Pairs {
     tie: usize,
     invalid: usize,
     identical: usize,
-    /// Responses that were rated by themselves: such a run has no pairs.
+    /// Responses with a rating of their own: such a run has no pairs.
     pub(super) rated: usize,
-    /// Pairs that were asked about in both orders, and those of them whose orders disagree.
+    /// Pairs that the judge saw in both orders, and those of them whose orders disagree.
     pub(super) both_orders: usize,
     pub(super) flipped: usize,
     kept: Vec<Value>,
@@ -178,13 +178,13 @@ impl Pairs {
         let mut parts = vec![format!("{} {what}", number(self.total as f64))];
         if decided > 0 {
             let (count, won) = (number(decided as f64), share(self.first, decided));
-            parts.push(format!("{count} with a preference ({won} for the first of the two)"));
+            parts.push(format!("{count} with a preference ({won} for response 1)"));
         }
         for (count, what) in [
             (self.rated, "rated"),
             (self.tie, "tied"),
             (self.invalid, "unusable"),
-            (self.identical, "not asked about"),
+            (self.identical, "identical and not judged"),
         ] {
             if count > 0 {
                 parts.push(format!("{} {what}", number(count as f64)));
@@ -193,7 +193,7 @@ impl Pairs {
         let flips = match self.both_orders {
             0 => String::new(),
             asked => format!(
-                " Asked in both orders, the judge preferred the same position twice in {} of the pairs.",
+                " The judge saw the pairs in both orders and preferred the same position twice in {} of them.",
                 share(self.flipped, asked)
             ),
         };
@@ -201,12 +201,12 @@ impl Pairs {
     }
 }
 
-/// The probabilities for the first answer, where both orders were asked.
+/// The probabilities for response 1, where the judge saw both orders.
 fn orders(row: &Value) -> Option<(f64, f64)> {
     row["p_12"].as_f64().zip(row["p_21"].as_f64())
 }
 
-/// Whether a row is of one response and its rating, not of a pair.
+/// Whether a row is one response and its rating, not a pair.
 fn is_rating(row: &Value) -> bool {
     row.get("response").is_some()
 }
@@ -221,37 +221,76 @@ pub(super) fn sample(row: &Value) -> Sample {
     if is_rating(row) {
         let skipped = row["skipped"].as_str().map(|why| format!("skipped: {why}"));
         let rated = row["score"].as_f64().map(|score| {
-            format!("rated {score:.3}, an advantage of {:.3}", row["advantage"].as_f64().unwrap_or_default())
+            format!("rating {score:.3}, advantage {:.3}", row["advantage"].as_f64().unwrap_or_default())
         });
         let note = rated.into_iter().chain(skipped).collect::<Vec<_>>().join("; ");
-        return sample.answer("answer", text("response")).note(note);
+        return sample.response("response", text("response")).note(note);
     }
     for (key, won) in [("response_1", "1"), ("response_2", "2")] {
-        let label = format!("answer {won}");
-        sample =
-            if verdict == won { sample.preferred(label, text(key)) } else { sample.answer(label, text(key)) };
+        let label = format!("response {won}");
+        sample = match verdict == won {
+            true => sample.preferred(label, text(key)),
+            false => sample.response(label, text(key)),
+        };
     }
     let mut parts = Vec::new();
     if let Some(p) = row["p_first"].as_f64() {
-        let each = orders(row).map_or(String::new(), |(a, b)| {
-            format!(": {a:.3} when it is shown first, {b:.3} when it is shown second")
-        });
-        parts.push(format!("P(answer 1 is better) = {p:.3}{each}"));
+        let each =
+            orders(row).map_or(String::new(), |(a, b)| format!(" ({a:.3} shown first, {b:.3} shown second)"));
+        parts.push(format!("judge's probability for response 1: {p:.3}{each}"));
     }
     if verdict == "tie" {
         parts.push("a tie".into());
     }
     if orders(row).is_some_and(|(a, b)| orders_disagree(Some(a), Some(b))) {
-        parts.push("the orders disagree".into());
+        parts.push("order flip".into());
     }
     match row["skipped"].as_str() {
         Some(why) => parts.push(format!("skipped: {why}")),
         None if ["1", "2"].contains(&verdict) && row.get("chosen").is_some_and(Value::is_null) => {
-            parts.push("not learnt from".into());
+            parts.push("not trained on".into());
         }
         None => {}
     }
     sample.note(parts.join("; "))
+}
+
+/// The responses of the reference model and of the policy to held-out prompts, rows of `eval_samples.jsonl`.
+pub(super) fn before_and_after(rows: &[Value]) -> Section {
+    let section = Section::new("Before and after");
+    let Some(step) = rows.first().and_then(|row| row["step"].as_u64()) else { return section };
+    let text = format!(
+        "Responses to {} of the held-out prompts, chosen evenly, and the verdict of the run's own judge.",
+        rows.len()
+    );
+    rows.iter().fold(section.text(text), |section, row| {
+        let text = |key: &str| row[key].as_str().unwrap_or_default();
+        let mut sample = Sample::new(text("prompt"));
+        let policy = format!("policy after {} steps", number(step as f64));
+        for (label, key, wins) in
+            [("reference model", "reference_response", "loss"), (policy.as_str(), "policy_response", "win")]
+        {
+            sample = match text("verdict") == wins {
+                true => sample.preferred(label, text(key)),
+                false => sample.response(label, text(key)),
+            };
+        }
+        let p = match (row["p_12"].as_f64(), row["p_21"].as_f64()) {
+            (Some(a), Some(b)) if a != b => Some(format!("{a:.3} shown first, {b:.3} shown second")),
+            (Some(p), _) | (_, Some(p)) => Some(format!("{p:.3}")),
+            (None, None) => None,
+        };
+        let p = p.map(|p| format!("judge's probability for the policy's response: {p}"));
+        let note = match text("verdict") {
+            "invalid" => Some("no usable verdict".into()),
+            "tie" if text("policy_response") == text("reference_response") => {
+                Some("identical responses".into())
+            }
+            "tie" => Some(p.map_or("a tie".into(), |p| format!("a tie; {p}"))),
+            _ => p,
+        };
+        section.sample(sample.note(note.unwrap_or_default()))
+    })
 }
 
 #[cfg(test)]
@@ -275,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn pairs_are_counted_by_what_became_of_them() {
+    fn pairs_are_counted_by_verdict() {
         let mut pairs = Pairs::default();
         let rows = [("1", 0.8, 0.7), ("2", 0.1, 0.2), ("tie", 0.6, 0.4), ("1", 0.9, 0.4)];
         for (verdict, a, b) in rows {
@@ -283,8 +322,8 @@ mod tests {
         }
         pairs.push(json!({"verdict": "invalid", "p_12": null, "p_21": null, "skipped": "broken"}));
         pairs.push(json!({"skipped": "identical responses"}));
-        let expected = "6 pairs, 3 with a preference (66.7 % for the first of the two), 1 tied, 1 unusable, 1 not asked \
-                        about. Asked in both orders, the judge preferred the same position twice in 50.0 % of the pairs.";
+        let expected = "6 pairs, 3 with a preference (66.7 % for response 1), 1 tied, 1 unusable, 1 identical and not \
+                        judged. The judge saw the pairs in both orders and preferred the same position twice in 50.0 % of them.";
         assert_eq!(pairs.summary(), expected);
     }
 }

@@ -19,7 +19,7 @@ const PHASES: [(&str, &str); 6] = [
 impl Run {
     /// A plot over the steps.
     fn plot(&self, title: &str, label: &str) -> Plot {
-        Plot::new(title).labels("step", label)
+        Plot::new(title).labels("step", label).over(0.0, self.done())
     }
 
     /// A plot of one metric.
@@ -37,11 +37,13 @@ impl Run {
     pub(super) fn learning(&self) -> Section {
         let loss = if self.kind() == Kind::Sft { "nats a token" } else { "mean over the pairs" };
         let window = smoothing_window(self.metrics.steps.len());
-        let mut text =
-            "The figures above are means over the last tenth of the steps, beside the first.".to_owned();
+        let mut text = "The figures at the top are means over the last tenth of the steps; \"in the first steps\" is the \
+                        mean over the first tenth."
+            .to_owned();
         if window > 1 {
             text += &format!(
-                " A dot is a step, a curve the running mean over {} of them.",
+                " A dot is one step, a curve is the running mean over {} steps. An arrow at the edge marks a step outside of \
+                 the chart.",
                 number(window as f64)
             );
         }
@@ -60,8 +62,8 @@ impl Run {
                 .plot(
                     self.metric(
                         "frac_reward_zero_std",
-                        "No difference",
-                        "share of the prompts with equal scores alone",
+                        "Equal scores",
+                        "share of the prompts whose responses all score the same",
                     )
                     .unit(Unit::Share)
                     .from_zero(),
@@ -69,7 +71,7 @@ impl Run {
             false => section.plot(self.metric("loss", "Loss", loss)),
         };
         let learning = section
-            .plot(self.metric("rewards/margins", "Reward margin", "chosen less rejected, mean").level(0.0))
+            .plot(self.metric("rewards/margins", "Reward margin", "chosen minus rejected, mean").level(0.0))
             .plot(accuracy.unit(Unit::Share).level(0.5))
             .plot(self.both("rewards", "Rewards", reward))
             .plot(self.metric("objective/kl", kl, kl_label).level(0.0))
@@ -81,10 +83,19 @@ impl Run {
         self.metric("objective/entropy", "Entropy", "of the next token, nats")
     }
 
+    /// The steps that have a metric, with its values.
+    pub(super) fn evaluated(&self, name: &str) -> impl Iterator<Item = (f64, f64)> {
+        self.metrics
+            .steps
+            .iter()
+            .copied()
+            .zip(self.metrics.column(name))
+            .filter(|(_, value)| value.is_finite())
+    }
+
     /// A metric of the steps that have it.
     fn known(&self, label: &str, name: &str) -> Series {
-        let points = self.metrics.steps.iter().copied().zip(self.metrics.column(name));
-        Series::line(label.to_owned(), points.filter(|(_, value)| value.is_finite()).collect::<Vec<_>>())
+        Series::line(label, self.evaluated(name))
     }
 
     /// Loss and accuracy of held-out pairs.
@@ -94,11 +105,11 @@ impl Run {
         let accuracy =
             self.plot("Reward accuracy", "share of the pairs with a margin above 0").unit(Unit::Share);
         section
-            .text(format!("{} pairs that are not trained on.", number(pairs)))
+            .text(format!("{} preference pairs that the run does not train on.", number(pairs)))
             .plot(self.plot("Loss", "mean over the pairs").series(self.known("loss", "eval/loss")))
             .plot(accuracy.level(0.5).series(self.known("accuracy", "eval/rewards/accuracies")))
             .plot(
-                self.plot("Reward margin", "chosen less rejected, mean")
+                self.plot("Reward margin", "chosen minus rejected, mean")
                     .level(0.0)
                     .series(self.known("margin", "eval/rewards/margins")),
             )
@@ -110,38 +121,40 @@ impl Run {
         let [rate, low, high] =
             ["eval/win_rate", "eval/win_rate_low", "eval/win_rate_high"].map(|name| m.column(name));
         let estimates = rate.zip(low.zip(high)).map(|(rate, (low, high))| Estimate::new(rate, low, high));
-        // A curve has no gaps where nothing was evaluated.
-        let points: Vec<(f64, Estimate)> = m
-            .steps
-            .iter()
-            .copied()
-            .zip(estimates)
-            .filter(|(_, estimate)| estimate.value.is_finite())
-            .collect();
+        let points =
+            m.steps.iter().copied().zip(estimates).filter(|(_, estimate)| estimate.value.is_finite());
         let Some(prompts) = m.last("eval/prompts") else { return Section::new("Held-out prompts") };
+        // Before the first step the policy is the reference model.
+        let rates = std::iter::once((0.0, 0.5.into())).chain(points);
+        let length = m.last("eval/reference_length");
+        let length = Series::line(
+            "length",
+            length.map(|length| (0.0, length)).into_iter().chain(self.evaluated("eval/mean_length")),
+        );
+        let kl = Series::line("KL", std::iter::once((0.0, 0.0)).chain(self.evaluated("eval/kl")));
         Section::new("Held-out prompts")
             .text(format!(
-                "The policy's answers to {} prompts against those of the start, by the judge that gives the feedback, a tie as \
-                 half a win: whether they are better to anybody else is for another judge to say (oaif eval).",
+                "The policy's responses to {} held-out prompts against those of the reference model, compared by the run's own \
+                 judge. A tie is half a win. Use `oaif eval` with another judge to see whether the result holds.",
                 number(prompts)
             ))
             .plot(
-                self.plot("Win rate against the start", "95 % interval")
+                self.plot("Win rate against the reference model", "with its 95 % interval")
                     .unit(Unit::Share)
                     .level(0.5)
-                    .series(Series::band("win rate", points)),
+                    .series(Series::band("win rate", rates)),
             )
-            .plot(self.plot("Length of the answers", "tokens, mean").from_zero().series(self.known("length", "eval/mean_length")))
-            .plot(self.plot("KL to the start", "mean of log π − log π₀, nats").level(0.0).series(self.known("KL", "eval/kl")))
+            .plot(self.plot("Length of the responses", "tokens, mean").from_zero().series(length))
+            .plot(self.plot("KL to the reference model", "mean of log π − log π₀ of a response, nats").level(0.0).series(kl))
     }
 
-    pub(super) fn answers(&self) -> Section {
-        let section = Section::new("Answers");
-        // Given answers are as they are.
+    pub(super) fn responses(&self) -> Section {
+        let section = Section::new("Responses");
+        // Given responses do not change.
         if self.kind() != Kind::Align {
             return section;
         }
-        let ended = self.metric("val/contain_eos_token", "Ended by themselves", "share of the answers");
+        let ended = self.metric("val/contain_eos_token", "Ended by themselves", "share of the responses");
         section
             .plot(self.metric("completions/mean_length", "Length", "tokens, mean").from_zero())
             .plot(ended.unit(Unit::Share).from_zero())
@@ -160,7 +173,7 @@ impl Run {
         let unusable = [
             ("judge/tie", "ties"),
             ("judge/invalid", "unusable verdicts"),
-            ("judge/identical", "identical answers"),
+            ("judge/identical", "identical responses"),
         ]
         .into_iter()
         .filter(|(metric, _)| m.column(metric).any(|v| v > 0.0))
@@ -173,9 +186,9 @@ impl Run {
             flips = flips.series(m.curve("order flips", share("judge/order_flip").into_iter()));
         }
         let first =
-            self.metric("judge/first", "First answer preferred", "share of the pairs with a preference");
+            self.metric("judge/first", "Response 1 preferred", "share of the pairs with a preference");
         let certainty =
-            self.metric("objective/scores", "Certainty", "judge's probability for the chosen answer");
+            self.metric("objective/scores", "Certainty", "judge's probability for the chosen response");
         let section = Section::new("Judge")
             .text(if self.pairs.total > 0 { self.pairs.summary() } else { String::new() })
             .plot(flips.unit(Unit::Share).from_zero())
@@ -196,7 +209,7 @@ impl Run {
     pub(super) fn time(&self) -> Section {
         let m = &self.metrics.without_first();
         let note = match m.steps.len() < self.metrics.steps.len() {
-            true => "Without the first step, in which kernels are compiled.",
+            true => "The first step, which compiles the kernels, is left out.",
             false => "",
         };
         let seconds = m.column("time/step_ms").map(|ms| ms * 1e-3);

@@ -25,6 +25,12 @@ impl Estimate {
         Estimate { value: wins as f64 / trials as f64, low, high }
     }
 
+    /// The interval in words, with the unit once: "88.0 to 95.2 %".
+    pub fn interval(&self, unit: Unit) -> String {
+        let low = unit.format(self.low);
+        format!("{} to {}", low.trim_end_matches(" %"), unit.format(self.high))
+    }
+
     /// Whether there is an interval to draw.
     pub fn has_interval(&self) -> bool {
         usable(self.low) && usable(self.high) && self.high > self.low
@@ -79,6 +85,27 @@ pub fn number(value: f64) -> String {
         }
         _ if size >= 999.5 => grouped(value),
         _ => trimmed(&format!("{value:.*}", (2.0 - size.log10().floor()).max(0.0) as usize)).into(),
+    })
+}
+
+/// Values that stand beside each other: all with the decimals that three significant digits of the largest have.
+pub(super) fn alike<const N: usize>(values: [f64; N]) -> [String; N] {
+    let largest = values.iter().map(|value| value.abs()).filter(|size| usable(*size)).fold(0.0, f64::max);
+    let decimals = match largest {
+        _ if largest != 0.0 && largest < 5e-4 => return values.map(number),
+        _ if largest < 0.9995 => 3,
+        _ if largest < 9.995 => 2,
+        _ if largest < 99.95 => 1,
+        _ => return values.map(|value| if usable(value) { minus(grouped(value)) } else { "–".into() }),
+    };
+    values.map(|value| {
+        let text = format!("{value:.decimals$}");
+        let is_zero = text.trim_start_matches('-').bytes().all(|digit| b"0.".contains(&digit));
+        match usable(value) {
+            true if is_zero => text.trim_start_matches('-').to_owned(),
+            true => minus(text),
+            false => "–".into(),
+        }
     })
 }
 
@@ -150,6 +177,11 @@ impl Axis {
         let power = 10f64.powf(rough.log10().floor());
         let step = [1.0, 2.0, 5.0].map(|m| m * power).into_iter().find(|s| *s >= rough * (1.0 - 1e-9));
         Some(Axis { low, high, step: step.unwrap_or(10.0 * power), unit })
+    }
+
+    /// The axis with ticks at whole numbers only.
+    pub fn whole(self) -> Axis {
+        Axis { step: self.step.max(1.0), ..self }
     }
 
     /// The axis with both ends at ticks.
@@ -289,6 +321,18 @@ mod tests {
             [0.26, 59.4, 60.0, 223.4, 4000.0].map(duration),
             ["0.3 s", "59 s", "1 min 00 s", "3 min 43 s", "1 h 06 min"]
         );
+    }
+
+    #[test]
+    fn values_beside_each_other_have_the_same_decimals() {
+        let texts = |values: [f64; 2]| alike(values).join(" ");
+        assert_eq!(texts([0.65, 0.6931]), "0.650 0.693");
+        assert_eq!(texts([2.4, 0.0004]), "2.40 0.00");
+        assert_eq!(texts([14.72, -0.01]), "14.7 0.0");
+        assert_eq!(texts([-1234.5, 99.0]), "−1,234 99");
+        assert_eq!(texts([1e-6, 2e-7]), "1e-6 2e-7");
+        assert_eq!(texts([0.0, f64::NAN]), "0.000 –");
+        assert_eq!(Estimate::new(0.9, 0.88, 0.9521).interval(Unit::Share), "88.0 to 95.2 %");
     }
 
     #[test]

@@ -2,13 +2,17 @@
 
 use super::bars::Bars;
 use super::plot::Plot;
-use super::scale::{Axis, Estimate, Unit, number};
-use super::svg::escape;
+use super::scale::{Estimate, Unit, number};
+use super::svg::{escape, prose};
 
 /// Prompts longer than this many characters are folded.
 const LONG_PROMPT: usize = 320;
+/// Of more samples than the second number, the first number is shown and the rest is folded.
+const UNFOLDED: (usize, usize) = (6, 8);
+/// Where a table draws the ends of its scale, of 80 pixels.
+const SCALE: (f64, f64) = (4.0, 76.0);
 
-/// A titled part of a report. What is empty is left out, and so is a section of nothing else.
+/// A titled part of a report. Empty blocks are left out, and so is a section without any other.
 #[derive(Clone, Debug, Default)]
 pub struct Section {
     title: String,
@@ -89,7 +93,7 @@ impl Section {
         let mut out = format!("<section>\n<h2>{}</h2>\n", escape(&self.title));
         for block in &self.blocks {
             match block {
-                Block::Text(text) => out += &format!("<p>{}</p>\n", escape(text)),
+                Block::Text(text) => out += &format!("<p>{}</p>\n", prose(text)),
                 Block::Figures(figures) => {
                     out += "<div class=\"figures\">\n";
                     for figure in figures {
@@ -102,14 +106,23 @@ impl Section {
                     out += "</div>\n";
                 }
                 Block::Table(table) => out += &table.html(),
-                Block::Samples(samples) => out.extend(samples.iter().map(Sample::html)),
+                Block::Samples(samples) => {
+                    let shown = if samples.len() > UNFOLDED.1 { UNFOLDED.0 } else { samples.len() };
+                    let (shown, folded) = samples.split_at(shown);
+                    out.extend(shown.iter().map(Sample::html));
+                    if !folded.is_empty() {
+                        out += &format!("<details class=\"more\"><summary>{} more</summary>\n", folded.len());
+                        out.extend(folded.iter().map(Sample::html));
+                        out += "</details>\n";
+                    }
+                }
             }
         }
         out + "</section>\n"
     }
 }
 
-/// A table. Estimates are written with their intervals and drawn, on one scale a column.
+/// A table. Estimates are written with their intervals; shares are drawn as well, on a scale from 0 to 100 %.
 #[derive(Clone, Debug)]
 pub struct Table {
     columns: Vec<String>,
@@ -166,107 +179,123 @@ impl Table {
     }
 
     fn html(&self) -> String {
-        let scales: Vec<Option<Axis>> = (0..self.columns.len()).map(|column| self.scale(column)).collect();
+        let drawn = |column: usize| self.rows.iter().any(|row| row[column].is_drawn());
         let class = |column: usize| {
             let text = |row: &Vec<Cell>| matches!(row[column], Cell::Text(_));
-            match self.rows.iter().all(text) {
-                true => "",
-                false if scales[column].is_some() => " class=\"number drawn\"",
-                false => " class=\"number\"",
-            }
+            if self.rows.iter().all(text) { "" } else { " class=\"number\"" }
         };
         let mut out = String::from("<div class=\"scroll\"><table>\n<thead><tr>");
         for (i, name) in self.columns.iter().enumerate() {
-            out += &format!("<th{}>{}</th>", class(i), escape(name));
+            let scale = if drawn(i) { scale_header() } else { String::new() };
+            out += &format!("<th{}>{}{scale}</th>", class(i), prose(name));
         }
         out += "</tr></thead>\n<tbody>\n";
         for row in &self.rows {
             out += "<tr>";
             for (i, cell) in row.iter().enumerate() {
-                out += &format!("<td{}>{}</td>", class(i), cell.html(scales[i].as_ref()));
+                out += &format!("<td{}>{}</td>", class(i), cell.html(drawn(i)));
             }
             out += "</tr>\n";
         }
         out + "</tbody></table></div>\n"
     }
+}
 
-    /// What the column's intervals are drawn on.
-    fn scale(&self, column: usize) -> Option<Axis> {
-        let ends = self.rows.iter().filter_map(|row| match &row[column] {
-            Cell::Estimate(e, _) if e.has_interval() => Some([e.low, e.high, e.value]),
-            _ => None,
-        });
-        Axis::fit(ends.flatten(), 4, Unit::Plain)
-    }
+/// Where a share is drawn.
+fn place(share: f64) -> f64 {
+    SCALE.0 + share.clamp(0.0, 1.0) * (SCALE.1 - SCALE.0)
+}
+
+/// An inline drawing of a table.
+fn inline(content: &str) -> String {
+    format!(" <svg class=\"plot inline\" viewBox=\"0 0 80 12\" aria-hidden=\"true\">{content}</svg>")
+}
+
+/// The labels of a scale from 0 to 100 %.
+fn scale_header() -> String {
+    let label = |(share, anchor, text): (f64, &str, &str)| {
+        let x = place(share);
+        format!("<text x=\"{x:.1}\" y=\"10\" text-anchor=\"{anchor}\">{text}</text>")
+    };
+    inline(&[(0.0, "start", "0"), (0.5, "middle", "50"), (1.0, "end", "100\u{a0}%")].map(label).concat())
 }
 
 impl Cell {
-    fn html(&self, scale: Option<&Axis>) -> String {
+    /// Whether it is a share with an interval.
+    fn is_drawn(&self) -> bool {
+        matches!(self, Cell::Estimate(estimate, Unit::Share) if estimate.has_interval())
+    }
+
+    /// `drawn`: the column has a scale.
+    fn html(&self, drawn: bool) -> String {
         match self {
-            Cell::Text(text) => escape(text),
+            Cell::Text(text) => prose(text),
             Cell::Number(value) => number(*value),
             Cell::Estimate(e, unit) => {
-                let value = unit.format(e.value);
-                let Some(scale) = scale.filter(|_| e.has_interval()) else { return value };
-                let place = |value| scale.place(value, 4.0, 76.0);
-                let (low, at, high) = (place(e.low), place(e.value), place(e.high));
-                // The unit stands once.
-                let low_text = unit.format(e.low).trim_end_matches(" %").to_owned();
-                format!(
-                    "{value} <small>({low_text} to {})</small> <svg class=\"plot inline\" viewBox=\"0 0 80 12\" \
-                     aria-hidden=\"true\"><path class=\"curve s0\" d=\"M{low:.1} 6L{high:.1} 6\"/><path \
-                     class=\"mark s0\" d=\"M{at:.1} 6h0\"/></svg>",
-                    unit.format(e.high)
-                )
+                let mut text = prose(&unit.format(e.value));
+                if e.has_interval() {
+                    text += &format!(" <small>({})</small>", prose(&e.interval(*unit)));
+                }
+                if drawn && self.is_drawn() {
+                    let ticks: String = [0.0, 0.5, 1.0].map(|t| format!("M{:.1} 1v10", place(t))).concat();
+                    let (low, at, high) = (place(e.low), place(e.value), place(e.high));
+                    text += &inline(&format!(
+                        "<path class=\"axis\" d=\"{ticks}\"/><path class=\"curve s0\" d=\"M{low:.1} 6L{high:.1} 6\"/>\
+                         <path class=\"mark s0\" d=\"M{at:.1} 6h0\"/>"
+                    ));
+                } else if drawn {
+                    text += &inline("");
+                }
+                text
             }
         }
     }
 }
 
-/// A prompt and answers to it, side by side.
+/// A prompt and responses to it, side by side.
 #[derive(Clone, Debug)]
 pub struct Sample {
     label: String,
     prompt: String,
-    answers: Vec<Answer>,
+    responses: Vec<Response>,
     note: String,
 }
 
 #[derive(Clone, Debug)]
-struct Answer {
+struct Response {
     label: String,
     text: String,
     preferred: bool,
 }
 
 impl Sample {
-    /// A prompt without an answer yet.
+    /// A prompt without a response yet.
     pub fn new(prompt: impl Into<String>) -> Sample {
-        Sample { label: String::new(), prompt: prompt.into(), answers: Vec::new(), note: String::new() }
+        Sample { label: String::new(), prompt: prompt.into(), responses: Vec::new(), note: String::new() }
     }
 
-    /// What stands over the prompt, such as the step.
+    /// The line above the prompt, such as the step.
     pub fn label(mut self, label: impl Into<String>) -> Sample {
         self.label = label.into();
         self
     }
 
-    /// Adds an answer under this label.
-    pub fn answer(self, label: impl Into<String>, text: impl Into<String>) -> Sample {
+    /// Adds a response under this label.
+    pub fn response(self, label: impl Into<String>, text: impl Into<String>) -> Sample {
         self.with(label, text, false)
     }
 
-    /// Adds an answer that somebody preferred.
+    /// Adds the response that was preferred.
     pub fn preferred(self, label: impl Into<String>, text: impl Into<String>) -> Sample {
         self.with(label, text, true)
     }
 
     fn with(mut self, label: impl Into<String>, text: impl Into<String>, preferred: bool) -> Sample {
-        self.answers.push(Answer { label: label.into(), text: text.into(), preferred });
+        self.responses.push(Response { label: label.into(), text: text.into(), preferred });
         self
     }
 
-    /// What stands below, such as the verdict's probabilities.
+    /// The line below the responses, such as the verdict's probabilities.
     pub fn note(mut self, note: impl Into<String>) -> Sample {
         self.note = note.into();
         self
@@ -275,9 +304,9 @@ impl Sample {
     fn html(&self) -> String {
         let mut out = String::from("<article>\n");
         if !self.label.is_empty() {
-            out += &format!("<p class=\"over\">{}</p>\n", escape(&self.label));
+            out += &format!("<p class=\"over\">{}</p>\n", prose(&self.label));
         }
-        // A prompt of pages would hide its answers.
+        // A prompt of pages would hide its responses.
         let prompt = escape(&self.prompt);
         match self.prompt.char_indices().nth(LONG_PROMPT) {
             None => out += &format!("<p class=\"prompt\" dir=\"auto\">{prompt}</p>\n"),
@@ -291,19 +320,19 @@ impl Sample {
             }
         }
         out += "<div class=\"answers\">\n";
-        for answer in &self.answers {
-            let (class, mark) = match answer.preferred {
+        for response in &self.responses {
+            let (class, mark) = match response.preferred {
                 true => (" class=\"preferred\"", " <b>✓ preferred</b>"),
                 false => ("", ""),
             };
-            let (label, text) = (escape(&answer.label), escape(&answer.text));
+            let (label, text) = (prose(&response.label), escape(&response.text));
             let text = if text.trim().is_empty() { "<i>(empty)</i>" } else { text.trim() };
             out +=
                 &format!("<div{class}><p class=\"over\">{label}{mark}</p><p dir=\"auto\">{text}</p></div>\n");
         }
         out += "</div>\n";
         if !self.note.is_empty() {
-            out += &format!("<p class=\"note\">{}</p>\n", escape(&self.note));
+            out += &format!("<p class=\"note\">{}</p>\n", prose(&self.note));
         }
         out + "</article>\n"
     }
@@ -315,7 +344,7 @@ mod tests {
     use crate::report::Series;
 
     #[test]
-    fn what_is_empty_leaves_no_frame() {
+    fn empty_blocks_leave_no_frame() {
         let empty = Series::line("a", [(0.0, f64::NAN)]);
         let section = Section::new("t")
             .text("words")
@@ -335,19 +364,22 @@ mod tests {
     }
 
     #[test]
-    fn a_table_writes_and_draws_intervals_on_its_columns_scale() {
+    fn a_table_draws_shares_on_a_scale_with_ticks() {
         let wide = (Estimate::new(0.5, 0.25, 0.75), Unit::Share);
         let narrow = (Estimate::new(0.5, 0.375, 0.625), Unit::Share);
         let table = Table::new(["loss", "wins", "steps"])
             .row(["<DPO>".into(), wide.into(), 1000.0.into()])
             .row(["IPO".into(), narrow.into(), f64::NAN.into()]);
         let html = table.html();
-        assert!(html.contains("50.0 % <small>(25.0 to 75.0 %)</small>"), "{html}");
-        assert!(html.contains("M4.0 6L76.0 6") && html.contains("M22.0 6L58.0 6"), "{html}");
+        assert!(html.contains("50.0\u{a0}% <small>(25.0 to 75.0\u{a0}%)</small>"), "{html}");
+        assert!(html.contains("M22.0 6L58.0 6") && html.contains("M31.0 6L49.0 6"), "{html}");
+        assert_eq!(html.matches("M4.0 1v10M40.0 1v10M76.0 1v10").count(), 2, "{html}");
         assert!(
-            html.contains("<th class=\"number drawn\">wins</th>") && html.contains("<th>loss</th>"),
+            html.contains("text-anchor=\"middle\">50</text>") && html.contains("<th>loss</th>"),
             "{html}"
         );
+        let plain = Table::new(["KL"]).row([(Estimate::new(2.0, 1.0, 3.0), Unit::Plain).into()]).html();
+        assert!(plain.contains("2 <small>(1 to 3)</small>") && !plain.contains("<svg"), "{plain}");
         assert!(
             html.contains("&lt;DPO&gt;") && html.contains(">1,000</td>") && html.contains(">–</td>"),
             "{html}"
@@ -357,7 +389,12 @@ mod tests {
     #[test]
     fn a_sample_escapes_its_texts_and_folds_a_long_prompt() {
         let sample = |prompt: &str| {
-            Sample::new(prompt).label("<i>").answer("<a>", "<script>").preferred("b", " ").note("<u>").html()
+            Sample::new(prompt)
+                .label("<i>")
+                .response("<a>", "<script>")
+                .preferred("b", " ")
+                .note("<u>")
+                .html()
         };
         let short = sample("<p onload=x>");
         assert!(
@@ -370,5 +407,14 @@ mod tests {
         );
         let long = sample(&"größer <b>".repeat(60));
         assert!(long.contains("<details") && !long.contains("<b>grö"), "{long}");
+    }
+
+    #[test]
+    fn many_samples_are_folded() {
+        let html = |count: usize| {
+            (0..count).fold(Section::new("t"), |section, _| section.sample(Sample::new("p"))).html()
+        };
+        assert!(!html(8).contains("<details") && html(9).contains("<summary>3 more</summary>"));
+        assert_eq!(html(20).matches("<article>").count(), 20);
     }
 }

@@ -29,6 +29,25 @@ pub fn escape(text: &str) -> String {
     out
 }
 
+/// Words that stay on one line with the number before them.
+const UNITS: [&str; 13] =
+    ["%", "nats", "tokens", "words", "characters", "points", "ms", "s", "min", "h", "KiB", "MiB", "GiB"];
+
+/// [`escape`] for the page's own sentences: a no-break space between a number and its unit.
+pub(super) fn prose(text: &str) -> String {
+    let escaped = escape(text);
+    let mut out = String::with_capacity(escaped.len() + 8);
+    for (i, word) in escaped.split(' ').enumerate() {
+        let after_number = out.ends_with(|c: char| c.is_ascii_digit());
+        let unit = word.trim_end_matches(['.', ',', ';', ':', ')']);
+        if i > 0 {
+            out.push(if after_number && UNITS.contains(&unit) { '\u{a0}' } else { ' ' });
+        }
+        out += word;
+    }
+    out
+}
+
 /// About how wide a text is; fonts differ, so rather too wide than too narrow.
 pub(super) fn text_width(text: &str, size: f64) -> f64 {
     let wide = |c: char| if c as u32 >= 0x2e80 { 1.0 } else { 0.57 };
@@ -164,6 +183,13 @@ mod tests {
         let escaped = "&lt;script&gt;alert(&quot;1&quot; + &#39;2&#39;)&lt;/script&gt; &amp; \u{fffd}\u{fffd}\u{fffd}\n";
         assert_eq!(escape(text), escaped);
         assert_eq!(escape("größer – 大\t"), "größer – 大\t");
+    }
+
+    #[test]
+    fn a_number_stays_with_its_unit() {
+        let text = prose("5 % (95 % interval 1 to 9 %), 2.4 nats; 3 min 43 s, a % <b> 7 apples");
+        let expected = "5\u{a0}% (95\u{a0}% interval 1 to 9\u{a0}%), 2.4\u{a0}nats; 3\u{a0}min 43\u{a0}s, a % &lt;b&gt; 7 apples";
+        assert_eq!(text, expected);
     }
 
     #[test]

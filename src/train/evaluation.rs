@@ -7,6 +7,8 @@
 //!
 //! Evaluation does not change the training: it samples with a seed of its own.
 
+use serde::Serialize;
+
 use super::identity::described;
 use super::options::TrainOptions;
 use super::policy::Policy;
@@ -24,6 +26,28 @@ use crate::eval::judging::PairVerdict;
 use crate::generate::Response;
 use crate::judge::Pair;
 use crate::model::Model;
+
+/// Held-out prompts whose responses are kept.
+const KEPT: usize = 20;
+
+/// A held-out prompt with two responses, a row of `eval_samples.jsonl`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) struct EvalSample {
+    /// The step of the evaluation.
+    step: usize,
+    /// As the judge reads it.
+    prompt: String,
+    /// Of the policy before the first step.
+    reference_response: String,
+    /// Of the policy after the step.
+    policy_response: String,
+    /// "win" of the policy, "tie", "loss" or "invalid".
+    verdict: &'static str,
+    /// The judge's probability that the policy's response is better, shown first.
+    p_12: Option<f64>,
+    /// The same, shown second.
+    p_21: Option<f64>,
+}
 
 /// The evaluation on held-out prompts.
 pub(super) struct Evaluation {
@@ -185,6 +209,22 @@ impl Evaluation {
             .collect()
     }
 
+    /// Some of the prompts, evenly, with both responses and the verdict.
+    pub fn samples(&self, step: usize, answers: &[Response], verdicts: &[PairVerdict]) -> Vec<EvalSample> {
+        let (all, kept) = (self.shown.len(), self.shown.len().min(KEPT));
+        let places = (0..kept).map(|i| i * (all - 1) / (kept - 1).max(1));
+        let sample = |i: usize| EvalSample {
+            step,
+            prompt: self.shown[i].clone(),
+            reference_response: self.start_answers[i].text.clone(),
+            policy_response: answers[i].text.clone(),
+            verdict: verdicts[i].decision().map_or("invalid", Decision::name),
+            p_12: verdicts[i].p_12,
+            p_21: verdicts[i].p_21,
+        };
+        places.map(sample).collect()
+    }
+
     /// Computes the report; `None` if no verdict is usable.
     pub async fn report(
         &self,
@@ -209,6 +249,9 @@ impl Evaluation {
         let own = log_probabilities(&policy.model, &trees).await?;
         let start = log_probabilities(&self.start, &trees).await?;
         let count = answers.len() as f64;
+        let mean_length = |answers: &[Response]| {
+            answers.iter().map(|answer| answer.token_ids.len() as f64).sum::<f64>() / answers.len() as f64
+        };
         let interval = wilson_of_preferences(&preferences);
         Ok(Some(EvaluationReport {
             win_rate: preferences.iter().sum::<f64>() / preferences.len() as f64,
@@ -216,7 +259,8 @@ impl Evaluation {
             win_rate_high: interval.high,
             prompts: preferences.len(),
             ties: decisions.iter().filter(|decision| **decision == Decision::Tie).count(),
-            mean_length: answers.iter().map(|answer| answer.token_ids.len() as f64).sum::<f64>() / count,
+            mean_length: mean_length(answers),
+            reference_length: mean_length(&self.start_answers),
             kl: own.iter().zip(&start).map(|(own, start)| own - start).sum::<f64>() / count,
         }))
     }

@@ -41,7 +41,7 @@ pub(super) fn idle(command: Command, steps: usize, rows: usize, all: bool) -> Op
 }
 
 /// The warning for responses that never end.
-pub(super) fn endless(answers: usize, ended: usize, max_new_tokens: usize) -> Option<String> {
+pub(crate) fn endless(answers: usize, ended: usize, max_new_tokens: usize) -> Option<String> {
     (answers >= MIN_ANSWERS && ended == 0).then(|| {
         format!(
             "none of {answers} responses ended within {max_new_tokens} tokens, so the judge saw only truncated ones: raise \
@@ -51,7 +51,7 @@ pub(super) fn endless(answers: usize, ended: usize, max_new_tokens: usize) -> Op
 }
 
 /// The warning for a policy that did not change, from the KL divergence of each step.
-pub(super) fn unmoved(kl: &[f64]) -> Option<String> {
+pub(crate) fn unmoved(kl: &[f64]) -> Option<String> {
     if kl.len() < MIN_STEPS {
         return None;
     }

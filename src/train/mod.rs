@@ -15,7 +15,7 @@ mod dpo;
 mod dry_run;
 mod evaluation;
 mod habits;
-mod health;
+pub(crate) mod health;
 mod identity;
 mod join;
 mod judging;

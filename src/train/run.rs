@@ -9,6 +9,7 @@ use web_time::Duration;
 use futures_timer::Delay;
 use serde_json::{Value, json};
 
+use super::evaluation::EvalSample;
 use super::health;
 use super::identity::{RunIdentity, first_difference};
 use super::movement::MovementCheck;
@@ -183,9 +184,10 @@ impl<'a, 'c> Run<'a, 'c> {
     /// Makes up for an evaluation that the previous process did not finish, and passes the logged rows to the observer.
     async fn go_on(&mut self) -> Result<()> {
         if self.state.owes_evaluation {
-            let evaluation = json!(self.trainer.evaluate(&mut self.control).await?);
+            let (evaluation, samples) = self.trainer.evaluate(&mut self.control).await?.unzip();
             let held_out = json!(self.trainer.evaluate_pairs(&mut self.control).await?);
-            self.dir.add_to_metrics(self.state.step, &[evaluation, held_out])?;
+            self.dir.add_to_metrics(self.state.step, &[json!(evaluation), held_out])?;
+            self.keep_samples(samples)?;
             self.state.owes_evaluation = false;
         }
         if self.trainer.options().tensorboard {
@@ -208,11 +210,21 @@ impl<'a, 'c> Run<'a, 'c> {
             let evaluated = self.trainer.evaluate(&mut self.control).await;
             let held_out = self.trainer.evaluate_pairs(&mut self.control).await;
             self.state.owes_evaluation = evaluated.is_err() || held_out.is_err();
-            report.evaluation = *evaluated.as_ref().unwrap_or(&None);
+            let evaluation = evaluated.as_ref().ok().and_then(Option::as_ref);
+            report.evaluation = evaluation.map(|(evaluation, _)| *evaluation);
             report.held_out = *held_out.as_ref().unwrap_or(&None);
+            self.keep_samples(evaluation.map(|(_, samples)| samples.clone()))?;
             self.log(&report).await?;
             evaluated?;
             held_out?;
+        }
+    }
+
+    /// Writes the samples of an evaluation into the run's folder.
+    fn keep_samples(&mut self, samples: Option<Vec<EvalSample>>) -> Result<()> {
+        match samples.filter(|_| self.ranks.leads()) {
+            Some(samples) => self.dir.write_eval_samples(&samples),
+            None => Ok(()),
         }
     }
 

@@ -5,6 +5,7 @@
 //!     metrics.jsonl pairs.jsonl     rows with a "step"
 //!     judgements.jsonl              answers of a remote judge as they arrived, so that none is requested twice
 //!     labels.jsonl                  labels given by a person, as they arrived
+//!     eval_samples.jsonl            some held-out prompts with responses before and after, of the last evaluation
 //!     tensorboard/                  the metrics as an event file, if enabled
 //!     report.html                   a report for readers, if enabled
 //!     summary.json                  results of `oaif demo`
@@ -23,6 +24,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::checkpoint::{CHECKPOINTS, Checkpoint, PendingCheckpoint, in_folder};
+use super::evaluation::EvalSample;
 use super::log::Log;
 use super::state::Logs;
 use crate::error::{Error, Result};
@@ -40,6 +42,8 @@ pub const RUN: &str = "run.json";
 pub const METRICS: &str = "metrics.jsonl";
 /// One row per judged pair.
 pub const PAIRS: &str = "pairs.jsonl";
+/// Some held-out prompts with the responses of the reference model and of the policy, at the last evaluation.
+pub const EVAL_SAMPLES: &str = "eval_samples.jsonl";
 /// The report created by [`Report::of_run`](crate::report::Report::of_run).
 pub const REPORT: &str = "report.html";
 /// The folder of the TensorBoard event file, if enabled.
@@ -47,10 +51,11 @@ pub const TENSORBOARD: &str = "tensorboard";
 /// Results of `oaif demo`.
 pub const SUMMARY: &str = "summary.json";
 /// Everything a run writes, including its models.
-pub(crate) const CONTENTS: [&str; 12] = [
+pub(crate) const CONTENTS: [&str; 13] = [
     RUN,
     METRICS,
     PAIRS,
+    EVAL_SAMPLES,
     JOURNAL,
     JUDGES,
     LABELS,
@@ -185,7 +190,14 @@ impl RunDir {
         self.pairs.append(rows)
     }
 
-    /// Removes everything after `step`: rows of both logs, including an incomplete last line, and checkpoints.
+    /// Replaces the samples of the last evaluation.
+    pub(super) fn write_eval_samples(&mut self, rows: &[EvalSample]) -> Result<()> {
+        assert!(!self.overwrite, "write_run comes first");
+        let text: String = rows.iter().map(|row| format!("{}\n", json!(row))).collect();
+        files::write_atomic(&self.path.join(EVAL_SAMPLES), text.as_bytes())
+    }
+
+    /// Removes everything after `step`: rows of both logs, including an incomplete last line, samples and checkpoints.
     ///
     /// # Errors
     /// [`Error::File`] if a log lacks rows up to `step`; then nothing is changed.
@@ -200,7 +212,15 @@ impl RunDir {
             self.remove_checkpoint(&checkpoint)?;
         }
         self.metrics.truncate(step)?;
-        self.pairs.truncate(step)
+        self.pairs.truncate(step)?;
+        let samples = self.path.join(EVAL_SAMPLES);
+        let is_later = |line: &str| {
+            serde_json::from_str::<Value>(line).is_ok_and(|row| row["step"].as_u64() > Some(step as u64))
+        };
+        if fs::read_to_string(&samples).is_ok_and(|text| text.lines().any(is_later)) {
+            files::remove(&samples)?;
+        }
+        Ok(())
     }
 
     /// The last complete checkpoint.

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use web_time::Instant;
 
 use super::batches::Batches;
-use super::evaluation::{Evaluation, HeldOutPairs};
+use super::evaluation::{EvalSample, Evaluation, HeldOutPairs};
 use super::identity::{Command, RunIdentity};
 use super::moving_reference::MovingReference;
 use super::options::TrainOptions;
@@ -541,8 +541,11 @@ impl<'a> Trainer<'a> {
     }
 
     /// Compares the policy with the initial policy on the held-out prompts, if an evaluation is due after the last
-    /// step.
-    pub(super) async fn evaluate(&mut self, control: &mut Control<'_>) -> Result<Option<EvaluationReport>> {
+    /// step. Also returns some of the responses.
+    pub(super) async fn evaluate(
+        &mut self,
+        control: &mut Control<'_>,
+    ) -> Result<Option<(EvaluationReport, Vec<EvalSample>)>> {
         let total = self.batches.total_steps();
         let Some(evaluation) = self.evaluation.as_ref().filter(|e| e.is_due(self.step, total)) else {
             return Ok(None);
@@ -567,7 +570,7 @@ impl<'a> Trainer<'a> {
                 .observer
                 .warning("none of the verdicts on the held-out prompts is usable, so there is no win rate");
         }
-        Ok(report)
+        Ok(report.map(|report| (report, evaluation.samples(self.step, &answers, &verdicts))))
     }
 
     pub(super) fn command(&self) -> Command {

@@ -11,8 +11,16 @@ fn a_demo_ends_with_a_report_and_a_summary() {
     let Some(place) = Place::with(&[]) else { return };
     let out = place.oaif(&format!("{QUICK} --steps 2 --instruction short --judge small")).done().out;
     assert!(out.contains("wins by the oracle") && out.trim_end().ends_with("summary.json"), "{out}");
-    let expected =
-        ["checkpoints", "metrics.jsonl", "model", "pairs.jsonl", "report.html", "run.json", "summary.json"];
+    let expected = [
+        "checkpoints",
+        "eval_samples.jsonl",
+        "metrics.jsonl",
+        "model",
+        "pairs.jsonl",
+        "report.html",
+        "run.json",
+        "summary.json",
+    ];
     assert_eq!(place.names("run"), expected);
 
     let summary = place.json("run/summary.json");
@@ -32,7 +40,8 @@ fn a_demo_ends_with_a_report_and_a_summary() {
     assert_eq!(steps, [0, 1, 2]);
 
     let report = String::from_utf8(place.read("run/report.html")).unwrap();
-    for part in ["Against the starting policy", "Before and after", "KL to the start", "Configuration"] {
+    for part in ["Against the reference model", "Before and after", "KL to the reference", "<dt>oracle</dt>"]
+    {
         assert!(report.contains(part), "{part}");
     }
     assert!(
@@ -40,6 +49,13 @@ fn a_demo_ends_with_a_report_and_a_summary() {
         "the page is self-contained"
     );
     assert_eq!(place.json("run/run.json")["instruction"], json!("short"));
+    std::fs::remove_file(place.path("run/report.html")).unwrap();
+    place.oaif("report run").done();
+    assert_eq!(
+        String::from_utf8(place.read("run/report.html")).unwrap(),
+        report,
+        "the page is made of the folder"
+    );
     place.refuses(&format!("{QUICK} --steps 2"), 1, &["already has a run", "--overwrite"]);
 }
 

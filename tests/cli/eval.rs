@@ -62,7 +62,8 @@ fn an_adapter_is_compared_with_its_base_and_every_figure_can_be_recomputed() {
     let rate = format!("A wins {:.1} % of 20 prompts against the start", 5.0 * points);
     assert!(first.starts_with(&rate) && first.contains("length-controlled"), "{first}");
     let html = String::from_utf8(place.read("out/report.html")).unwrap();
-    assert!(html.contains(&first.replace('>', "&gt;")) && html.contains("Some answers"), "{first}");
+    let result = format!("A wins {:.0}\u{a0}% (95\u{a0}% interval", 5.0 * points);
+    assert!(html.contains(&result) && html.contains("Some responses"), "{result}");
     let names = [
         "answers.jsonl",
         "answers_a.jsonl",
@@ -367,7 +368,9 @@ fn a_run_with_held_out_prompts_reports_its_win_rate_and_trains_the_same() {
     assert!(done.err.contains("held out      12 rows"), "{}", done.err);
     assert!(done.err.contains("oaif eval --run run --dataset prompts.jsonl --judge llm"), "{}", done.err);
     let html = String::from_utf8(place.read("run/report.html")).unwrap();
-    assert!(html.contains("Win rate against the start"));
+    assert!(html.contains("Win rate against the reference model") && html.contains("Before and after"));
+    let samples = place.rows("run/eval_samples.jsonl");
+    assert!(samples.len() == 12 && samples.iter().all(|row| row["step"] == 5), "{samples:?}");
     // The win rate is only measured; it does not change training.
     let adapter = "adapter/adapter_model.safetensors";
     assert_eq!(place.read(&format!("run/{adapter}")), place.read(&format!("plain/{adapter}")));
@@ -376,7 +379,8 @@ fn a_run_with_held_out_prompts_reports_its_win_rate_and_trains_the_same() {
     std::fs::remove_dir_all(place.path("run/checkpoints/step-000005")).unwrap();
     place.oaif("align --resume run").done();
     let again = place.rows("run/metrics.jsonl");
-    for key in ["eval/win_rate", "eval/kl", "eval/mean_length"] {
+    assert_eq!(place.rows("run/eval_samples.jsonl"), samples);
+    for key in ["eval/win_rate", "eval/kl", "eval/mean_length", "eval/reference_length"] {
         assert_eq!(again.last().unwrap()[key], last[key], "{key}");
     }
     let none = format!("{train} {RULE} --output-dir none --eval-steps 2");

@@ -15,6 +15,7 @@ mod eval;
 #[cfg(feature = "http")]
 mod hub;
 mod readme;
+mod report;
 mod resume;
 mod runs;
 mod shell;

@@ -35,7 +35,8 @@ pub(crate) use held_out::HeldOut;
 pub(crate) use judge::flags_of_judges;
 pub(crate) use loss::flags_of_losses;
 pub(crate) use tools::{
-    ChatPlan, DoctorPlan, ExportFormat, ExportPlan, GeneratePlan, JudgePlan, ModelsPlan, Prompts, ScorePlan,
+    ChatPlan, DoctorPlan, ExportFormat, ExportPlan, GeneratePlan, JudgePlan, ModelsPlan, Prompts, ReportPlan,
+    ScorePlan,
 };
 pub(crate) use train_plans::{AlignPlan, DpoPlan, RewardPlan, SftPlan, TrainPlan};
 
@@ -89,6 +90,8 @@ pub(crate) enum Command {
     Judge(Box<tools::JudgePairsArgs>),
     /// Compare a policy with its starting model, another model or reference responses: win rate, confidence interval, report
     Eval(Box<eval::EvalArgs>),
+    /// Write the report of a run, or a page that compares several runs
+    Report(Box<tools::ReportArgs>),
     /// Merge a LoRA adapter into its model, or convert a model to another format (safetensors, GGUF)
     Export(Box<tools::ExportArgs>),
     /// List the supported model families and the models in the Hugging Face cache

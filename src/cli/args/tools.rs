@@ -15,6 +15,10 @@ use crate::error::{Error, Result};
 use crate::gguf::{self, GgufFormat};
 use crate::judge::config::JudgeConfig;
 use crate::model::{FloatFormat, FrozenFormat};
+use crate::train::run_dir::REPORT;
+
+/// The page that compares runs.
+const COMPARISON: &str = "comparison.html";
 
 /// The formats in which `oaif export` stores weights.
 const FORMATS: &str = "float32, bfloat16 or float16";
@@ -396,6 +400,43 @@ pub(crate) struct ModelsPlan {
 impl ModelsArgs {
     pub fn plan(self) -> ModelsPlan {
         ModelsPlan { json: self.json }
+    }
+}
+
+/// `oaif report`.
+#[derive(Debug, Args)]
+pub(crate) struct ReportArgs {
+    /// Output folders of runs: one for its report, several to compare them
+    #[arg(value_name = "RUN", required = true)]
+    runs: Vec<PathBuf>,
+    /// Page to write [default: RUN/report.html; of several runs, comparison.html]
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+/// `oaif report`, checked.
+#[derive(Debug)]
+pub(crate) struct ReportPlan {
+    pub runs: Vec<PathBuf>,
+    pub output: PathBuf,
+    /// Whether the page is the run's own, which is replaced whatever it is.
+    pub replaces: bool,
+}
+
+impl ReportArgs {
+    pub fn plan(self) -> Result<ReportPlan> {
+        for run in &self.runs {
+            if !run.is_dir() {
+                let why = format!("{} is not a folder: give the output folder of a run", run.display());
+                return Err(Error::config("RUN", why));
+            }
+        }
+        let (output, replaces) = match (self.output, self.runs.as_slice()) {
+            (Some(path), _) => (output_file("--output", &path)?, false),
+            (None, [run]) => (run.join(REPORT), true),
+            (None, _) => (COMPARISON.into(), false),
+        };
+        Ok(ReportPlan { runs: self.runs, output, replaces })
     }
 }
 

@@ -2,6 +2,8 @@
 
 mod page;
 
+pub use page::report_of;
+
 use std::path::Path;
 use std::time::Instant;
 
@@ -18,16 +20,19 @@ use crate::demo::exam::{Exam, Tally};
 use crate::demo::models::Models;
 use crate::demo::oracle::Instruction;
 use crate::error::{Error, Result};
+use crate::eval::comparison::Decision;
 use crate::files;
 use crate::gpu::Gpu;
 use crate::judge::llm::Orders;
 use crate::model::weights::Weight;
 use crate::report::Estimate;
-use crate::train::run_dir::{REPORT, RUN, RunDir, SUMMARY, checkpoints};
+use crate::train::run_dir::{EVAL_SAMPLES, REPORT, RUN, RunDir, SUMMARY, checkpoints};
 use crate::train::{AlignRun, Observer, Policy, Sources};
 
 /// Number of posts that prompts are drawn from, in random order.
 const PROMPTS: usize = 10_000;
+/// Held-out posts in `eval_samples.jsonl`: the first ones, so that none is chosen.
+const SAMPLES: usize = 8;
 /// The seed of the summaries of held-out posts, independent of the run's seed.
 const EXAM_SEED: u32 = 1;
 
@@ -66,7 +71,10 @@ pub fn run(plan: DemoPlan) -> Result<()> {
     let results = results?;
     let summary = results.summary(began.elapsed().as_secs_f64());
     files::write_atomic(&dir.join(SUMMARY), format!("{summary:#}\n").as_bytes())?;
-    results.report(dir, plan.judge_kind, plan.instruction)?.write(&dir.join(REPORT))?;
+    files::write_atomic(&dir.join(EVAL_SAMPLES), results.samples(plan.instruction).as_bytes())?;
+    if let Some(report) = page::report_of(dir)? {
+        report.write(&dir.join(REPORT))?;
+    }
     conclude(&results, dir)
 }
 
@@ -143,6 +151,26 @@ impl Results {
 
     fn after(&self) -> &Stage {
         self.stages.last().expect("π₀ is one")
+    }
+
+    /// `eval_samples.jsonl`: the first held-out posts with both summaries; the verdict is the oracle's.
+    fn samples(&self, instruction: Instruction) -> String {
+        let (before, after) = (&self.before().summaries, &self.after().summaries);
+        let gaps = self.exam.by_oracle(instruction, before, after);
+        let rows = self.exam.texts().iter().zip(before).zip(after.iter().zip(gaps)).take(SAMPLES);
+        rows.map(|((post, before), (after, gap))| {
+            let verdict = match gap {
+                gap if gap > 0.0 => Decision::Win,
+                gap if gap < 0.0 => Decision::Loss,
+                _ => Decision::Tie,
+            };
+            let row = json!({
+                "step": self.after().step, "prompt": post, "reference_response": before, "policy_response": after,
+                "verdict": verdict.name(), "p_12": null, "p_21": null,
+            });
+            format!("{row}\n")
+        })
+        .collect()
     }
 
     /// `summary.json`. Win rates exclude ties, lengths are in words, the wall time is that of this process.

@@ -14,6 +14,7 @@ pub mod judge;
 pub mod judgements;
 pub mod models;
 mod page;
+pub mod report;
 pub mod reward;
 pub mod score;
 pub mod sft;

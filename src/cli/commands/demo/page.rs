@@ -1,158 +1,260 @@
-//! The demo's part of the report.
+//! The demo's page, made of the files of its folder.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
+use clap::ValueEnum;
 use serde_json::Value;
 
-use super::{Results, Stage};
 use crate::demo::language::Post;
-use crate::demo::models::JudgeKind;
 use crate::demo::oracle::{Instruction, Quality};
 use crate::error::{Error, Result};
-use crate::report::{Estimate, KeyFigure, Plot, Report, Sample, Section, Series, Table, Unit, number};
-use crate::train::run_dir::PAIRS;
+use crate::files;
+use crate::report::{
+    Estimate, KeyFigure, Plot, Report, RunEnds, Sample, Section, Series, Table, Unit, length_change, number,
+    rate_in_words, unclear,
+};
+use crate::train::run_dir::{EVAL_SAMPLES, PAIRS, RUN, SUMMARY};
 
-/// Number of samples in the report.
-const SHOWN: usize = 8;
+/// The page of the demo in the folder `dir`; `None` for another run, and for a demo that has not ended.
+///
+/// # Errors
+/// As [`Report::of_run`].
+pub fn report_of(dir: &Path) -> Result<Option<Report>> {
+    let Some(config) = files::read_json_if_present(&dir.join(RUN))? else { return Ok(None) };
+    let instruction = config["instruction"].as_str().and_then(|name| Instruction::from_str(name, true).ok());
+    let (true, Some(instruction)) = (config["command"] == "demo", instruction) else { return Ok(None) };
+    let Some(summary) = files::read_json_if_present(&dir.join(SUMMARY))? else { return Ok(None) };
+    let page = Page { dir, config, instruction, summary };
+    page.report().map(Some)
+}
 
-impl Results {
-    /// The report of the run, preceded by the results of the evaluation.
-    pub fn report(&self, dir: &Path, kind: JudgeKind, instruction: Instruction) -> Result<Report> {
-        let (before, after) = (self.before(), self.after());
-        let mut report = Report::of_run(dir)?;
-        report.title(format!("Summaries that are {}", instruction.text())).lead(
-            "oaif demo: a small policy writes summaries of short posts, a small judge compares them in pairs, and the \
-             policy is trained on its verdicts online.",
-        );
-        let (rate, judged) = (after.oracle.win_rate(), after.judge.win_rate());
-        let range = |e: Estimate| format!("{} to {}", Unit::Share.format(e.low), Unit::Share.format(e.high));
-        let share = |e: Estimate| Unit::Share.format(e.value);
+struct Page<'a> {
+    dir: &'a Path,
+    config: Value,
+    instruction: Instruction,
+    summary: Value,
+}
+
+/// A number of `summary.json`.
+fn figure(object: &Value, key: &str) -> f64 {
+    object[key].as_f64().unwrap_or(f64::NAN)
+}
+
+/// A win rate of `summary.json`, with its interval where there is one.
+fn rate(object: &Value, name: &str) -> Estimate {
+    let value = figure(object, name);
+    let end = |end: &str| object[format!("{name}_{end}")].as_f64().unwrap_or(value);
+    Estimate::new(value, end("low"), end("high"))
+}
+
+impl Page<'_> {
+    fn report(&self) -> Result<Report> {
+        let summary = &self.summary;
+        let mut report = Report::of_run(self.dir)?;
+        let kl = RunEnds::of_run(self.dir)?.of("objective/kl").map(|(_, last)| last);
+        report
+            .title(format!("oaif demo: summaries that should be {}", self.instruction.text()))
+            .result(self.sentence(kl))
+            .lead(
+                "oaif demo: a small policy writes summaries of short posts, a small judge compares two of them at a time, and \
+                 the policy is trained on the verdicts.",
+            );
+        let share = Unit::Share;
+        let by = |name: &str, rate: Estimate| {
+            KeyFigure::new(name, share.format(rate.value))
+                .note(format!("95 % interval {}", rate.interval(share)))
+        };
+        let [before, after] = ["before", "after"].map(|when| {
+            ["mean_length", "mean_utility"].map(|name| number(figure(summary, &format!("{name}_{when}"))))
+        });
+        let of_reference = |text: &str, unit: &str| format!("{text} {unit} of the reference model");
         report
             .figure_first(
-                KeyFigure::new("Length in words", number(after.words))
-                    .note(format!("{} at the start", number(before.words))),
+                KeyFigure::new("Utility", format!("{} facts", after[1]))
+                    .note(of_reference(&before[1], "facts")),
             )
+            .figure_first(by("Win rate by the evaluation judge", rate(summary, "judge_win_rate")))
             .figure_first(
-                KeyFigure::new("Utility, in facts", number(after.utility))
-                    .note(format!("{} at the start", number(before.utility))),
+                KeyFigure::new("Length of a response", format!("{} words", after[0]))
+                    .note(of_reference(&before[0], "words"))
+                    .main(),
             )
-            .figure_first(KeyFigure::new("Wins by the evaluation judge", share(judged)).note(range(judged)))
-            .figure_first(KeyFigure::new("Wins by the oracle", share(rate)).note(range(rate)));
-        report.fact("Instruction", instruction.text()).fact("Kind of judge", kind.to_string());
-        report.add_first(self.samples(instruction)).add_first(self.against_the_starting_policy());
-        report.add(judge(dir, instruction)?);
+            .figure_first(by("Win rate by the oracle", rate(summary, "oracle_win_rate")).main());
+        let kind = self.config["judge-kind"].as_str().unwrap_or("–");
+        report.fact("Instruction", self.instruction.text()).fact("Kind of judge", kind);
+        report.add_first(self.samples()?).add_first(self.against_the_reference());
+        report.add(self.judge(kind)?);
+        report
+            .term(
+                "oracle",
+                "a program that measures the utility of a summary exactly; it has no part in training",
+            )
+            .term("utility", utility(self.instruction))
+            .term("evaluation judge", "a second judge model that has no part in training");
         Ok(report)
     }
 
-    fn against_the_starting_policy(&self) -> Section {
-        let estimates =
-            |of: fn(&Stage) -> Estimate| self.stages.iter().skip(1).map(move |s| (s.step as f64, of(s)));
-        let points = |of: fn(&Stage) -> f64| self.stages.iter().map(move |s| (s.step as f64, of(s)));
-        let (after, posts) = (self.after(), self.exam.texts().len());
-        let row = |who: &str, tally: &super::Tally| {
-            let counts = [tally.wins, tally.ties, tally.losses].map(|n| (n as f64).into());
-            [who.into()].into_iter().chain(counts).chain([(tally.win_rate(), Unit::Share).into()])
+    fn sentence(&self, kl: Option<f64>) -> String {
+        let summary = &self.summary;
+        let oracle = rate(summary, "oracle_win_rate");
+        let steps = number(figure(summary, "steps"));
+        let posts = number(figure(summary, "held_out_posts"));
+        if !oracle.value.is_finite() {
+            return format!("After {steps} steps all of the {posts} held-out posts are ties by the oracle.");
+        }
+        let ties = figure(&summary["oracle"], "ties");
+        let ties = match ties {
+            0.0 => String::new(),
+            1.0 => ", 1 tie left out".into(),
+            ties => format!(", {} ties left out", number(ties)),
         };
-        Section::new("Against the starting policy")
+        let length =
+            length_change(figure(summary, "mean_length_before"), figure(summary, "mean_length_after"));
+        let kl = kl.map(|kl| format!("{kl:.1} nats away (KL)"));
+        let parts: Vec<String> = length.into_iter().chain(kl).collect();
+        format!(
+            "After {steps} steps the policy wins {} of {posts} held-out posts against the reference model by the oracle{ties}; its \
+             summaries are {}.{}",
+            rate_in_words(oracle),
+            parts.join(" and "),
+            unclear(oracle)
+        )
+    }
+
+    fn against_the_reference(&self) -> Section {
+        let summary = &self.summary;
+        let stages: Vec<&Value> = summary["stages"].as_array().into_iter().flatten().collect();
+        let points = |key: &'static str| stages.iter().map(move |s| (figure(s, "step"), figure(s, key)));
+        let later = || stages.iter().copied().filter(|stage| figure(stage, "step") > 0.0);
+        // Before the first step the policy is the reference model.
+        let rates = |name: &'static str| {
+            std::iter::once((0.0, 0.5.into())).chain(later().map(move |s| (figure(s, "step"), rate(s, name))))
+        };
+        let row = |who: &str, counts: &str, name: &str| {
+            let counts = ["wins", "ties", "losses"].map(|key| figure(&summary[counts], key).into());
+            [who.into()].into_iter().chain(counts).chain([(rate(summary, name), Unit::Share).into()])
+        };
+        let plot = |title: &str, label: &str| {
+            Plot::new(title).labels("step", label).over(0.0, figure(summary, "steps"))
+        };
+        Section::new("Against the reference model")
             .text(format!(
-                "One summary of each of {posts} held-out posts, by the starting policy and by the policy after some number \
-                 of steps. A win is a summary of higher utility, which the oracle, a program, measures exactly. The oracle \
-                 and the evaluation judge, a model, took no part in training. Win rates exclude ties; intervals are 95 % \
-                 confidence intervals."
+                "One summary of each of {} held-out posts, by the reference model and by the policy after so many steps. By the \
+                 oracle, the summary of higher utility wins. Ties are left out of the win rates; the intervals are 95 % \
+                 intervals.",
+                number(figure(summary, "held_out_posts"))
             ))
             .plot(
-                Plot::new("Win rate")
-                    .labels("step", "fraction of comparisons without ties")
+                plot("Win rate", "share of the posts without a tie")
                     .unit(Unit::Share)
                     .level(0.5)
-                    .series(Series::band("oracle", estimates(|s| s.oracle.win_rate())))
+                    .series(Series::band("oracle", rates("oracle_win_rate")))
                     .series(Series::line(
                         "evaluation judge",
-                        estimates(|s| s.judge.win_rate()).map(|(step, e)| (step, e.value)),
+                        rates("judge_win_rate").map(|(step, rate)| (step, rate.value)),
                     )),
             )
-            .plot(Plot::new("Utility").labels("step", "facts, mean").series(Series::line("utility", points(|s| s.utility))))
-            .plot(
-                Plot::new("Length of a summary")
-                    .labels("step", "words, mean")
-                    .from_zero()
-                    .series(Series::line("words", points(|s| s.words))),
-            )
+            .plot(plot("Utility", "facts, mean").series(Series::line("utility", points("mean_utility"))))
+            .plot(plot("Length of a summary", "words, mean").from_zero().series(Series::line("words", points("mean_length"))))
             .table(
                 Table::new(["after the last step", "wins", "ties", "losses", "win rate"])
-                    .row(row("oracle", &after.oracle))
-                    .row(row("evaluation judge", &after.judge)),
+                    .row(row("oracle", "oracle", "oracle_win_rate"))
+                    .row(row("evaluation judge", "judge", "judge_win_rate")),
             )
     }
 
-    /// The first held-out posts, not selected ones.
-    fn samples(&self, instruction: Instruction) -> Section {
-        let (before, after) = (&self.before().summaries, &self.after().summaries);
-        let qualities = self.exam.qualities(before).into_iter().zip(self.exam.qualities(after));
-        let told = |q: &Quality| {
+    fn samples(&self) -> Result<Section> {
+        let path = self.dir.join(EVAL_SAMPLES);
+        let text = if path.exists() { files::read_text(&path)? } else { String::new() };
+        let rows: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        let quality = |q: &Quality| {
             let faults = match q.repeated + q.flaws {
                 0 => String::new(),
-                n => format!(", {n} repeated or misplaced"),
+                n => format!(", {n} repeated or out of place"),
             };
-            let utility = number(instruction.utility(q));
+            let utility = number(self.instruction.utility(q));
             format!("{} right, {} invented{faults}, utility {utility}", q.right, q.invented)
         };
-        let text = format!(
-            "The first {SHOWN} of the held-out posts; \"preferred\" marks the summary that the oracle prefers."
+        let intro = format!(
+            "The first {} of the held-out posts, with the facts that the oracle counts. The oracle prefers the summary of higher \
+             utility.",
+            rows.len()
         );
-        let mut section = Section::new("Before and after").text(text);
-        let summaries = before.iter().zip(after).zip(qualities);
-        for (post, ((before, after), (old, new))) in self.exam.texts().iter().zip(summaries).take(SHOWN) {
-            let [low, high] = [&old, &new].map(|q| instruction.utility(q));
-            let sample = Sample::new(post.as_str());
-            let sample = match low > high {
-                true => sample.preferred("at the start", before),
-                false => sample.answer("at the start", before),
-            };
-            let sample = match high > low {
-                true => sample.preferred("after training", after),
-                false => sample.answer("after training", after),
-            };
-            section = section.sample(sample.note(format!(
-                "facts counted by the oracle: {}; after training: {}",
-                told(&old),
-                told(&new)
-            )));
+        let mut section = Section::new("Before and after").text(intro);
+        for row in &rows {
+            let text = |key: &str| row[key].as_str().unwrap_or_default();
+            let Some(post) = Post::parse(text("prompt")) else { continue };
+            let (before, after) = (text("reference_response"), text("policy_response"));
+            let mut sample = Sample::new(text("prompt"));
+            for (label, summary, wins) in [("reference model", before, "loss"), ("policy", after, "win")] {
+                sample = match text("verdict") == wins {
+                    true => sample.preferred(label, summary),
+                    false => sample.response(label, summary),
+                };
+            }
+            let [before, after] = [before, after].map(|summary| quality(&Quality::of(&post, summary)));
+            section = section.sample(sample.note(format!("reference model: {before}; policy: {after}")));
         }
-        section
+        Ok(section)
+    }
+
+    /// The judge's verdicts in this run beside those of the oracle.
+    fn judge(&self, kind: &str) -> Result<Section> {
+        let path = self.dir.join(PAIRS);
+        let pairs = BufReader::new(File::open(&path).map_err(Error::io("read", &path))?);
+        let (mut agreed, mut decided, mut both_orders) = (0, 0, 0);
+        for line in pairs.lines() {
+            let line = line.map_err(Error::io("read", &path))?;
+            let row: Value = serde_json::from_str(&line).unwrap_or_default();
+            let text = |key: &str| row[key].as_str().unwrap_or_default();
+            both_orders += usize::from(row["p_21"].is_number());
+            let (Some(post), Some(p_first)) = (Post::parse(text("prompt")), row["p_first"].as_f64()) else {
+                continue;
+            };
+            let utility = |key: &str| self.instruction.utility(&Quality::of(&post, text(key)));
+            let gap = utility("response_1") - utility("response_2");
+            if gap != 0.0 && p_first != 0.5 {
+                decided += 1;
+                agreed += usize::from((gap > 0.0) == (p_first > 0.5));
+            }
+        }
+        let orders = match both_orders {
+            0 => {
+                "The judge compares the probabilities that it gives to the two summaries, so the order cannot change its verdict."
+            }
+            _ => "The judge sees each pair in both orders; the section Judge shows how often they disagree.",
+        };
+        let size = self.config["judge"].as_str().unwrap_or_default();
+        let text = format!(
+            "How often the judge prefers the summary that the oracle prefers, over the pairs of this run on which both have a \
+             preference. {orders}"
+        );
+        Ok(Section::new("The judge beside the oracle").text(text).table(
+            Table::new(["judge", "pairs", "agreement with the oracle"]).row([
+                format!("{size} {kind} judge").into(),
+                (decided as f64).into(),
+                (Estimate::share(agreed, decided), Unit::Share).into(),
+            ]),
+        ))
     }
 }
 
-/// The agreement of the judge's verdicts in this run with the oracle.
-fn judge(dir: &Path, instruction: Instruction) -> Result<Section> {
-    let path = dir.join(PAIRS);
-    let pairs = BufReader::new(File::open(&path).map_err(Error::io("read", &path))?);
-    let (mut agreed, mut decided, mut both_orders) = (0, 0, 0);
-    for line in pairs.lines() {
-        let line = line.map_err(Error::io("read", &path))?;
-        let row: Value = serde_json::from_str(&line).unwrap_or_default();
-        let text = |key: &str| row[key].as_str().unwrap_or_default();
-        both_orders += usize::from(row["p_21"].is_number());
-        let (Some(post), Some(p_first)) = (Post::parse(text("prompt")), row["p_first"].as_f64()) else {
-            continue;
-        };
-        let utility = |key: &str| instruction.utility(&Quality::of(&post, text(key)));
-        let gap = utility("response_1") - utility("response_2");
-        if gap != 0.0 && p_first != 0.5 {
-            decided += 1;
-            agreed += usize::from((gap > 0.0) == (p_first > 0.5));
+/// The utility of a summary in words, see [`Instruction::utility`].
+fn utility(instruction: Instruction) -> String {
+    let right = match instruction {
+        Instruction::Accurate => "the number of right facts in a summary",
+        Instruction::Short => {
+            "the number of right facts in a summary, at most 3, minus 1 for each further fact"
         }
-    }
-    let orders = match both_orders {
-        0 => "The judge compares the log-probabilities of the summaries, so their order has no effect.",
-        _ => {
-            "The judge saw each pair in both orders; the order flips above are the pairs with different verdicts."
+        Instruction::VeryShort => "1 for a right fact in a summary, minus 1 for each further fact",
+        Instruction::Cheerful => {
+            "the number of right facts in a summary, plus 2 for a cheerful word and minus 2 for a gloomy one"
         }
     };
-    Ok(Section::new("Agreement of judge and oracle").text(orders).table(
-        Table::new(["pairs of this run where both have a preference", "agreement"])
-            .row([(decided as f64).into(), (Estimate::share(agreed, decided), Unit::Share).into()]),
-    ))
+    format!(
+        "{right}; an invented fact costs 2, a repeated fact and each flaw, such as a missing full stop, cost 1. It is measured in \
+         facts"
+    )
 }
