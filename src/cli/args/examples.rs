@@ -69,6 +69,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
             "oaif eval -m MODEL --against OTHER -d held-out.jsonl -j openai --judge-url http://localhost:8000/v1 --judge-model NAME",
         ],
     ),
+    ("report", &["oaif report run", "oaif report run-dpo run-ipo run-slic -o losses.html"]),
     (
         "export",
         &[

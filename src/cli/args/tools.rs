@@ -406,7 +406,7 @@ impl ModelsArgs {
 /// `oaif report`.
 #[derive(Debug, Args)]
 pub(crate) struct ReportArgs {
-    /// Output folders of runs: one for its report, several to compare them
+    /// Run folders: one for its report, several for a page that compares them
     #[arg(value_name = "RUN", required = true)]
     runs: Vec<PathBuf>,
     /// Page to write [default: RUN/report.html; of several runs, comparison.html]
