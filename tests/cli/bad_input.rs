@@ -79,7 +79,7 @@ fn a_truncated_weight_file_is_refused() {
         nothing_runs(&place, 1, &["model.safetensors", "is truncated", "download it again"]);
     }
     place.write(MODEL, [&whole[..], b"more"].concat());
-    nothing_runs(&place, 1, &["model.safetensors", "download it again"]);
+    nothing_runs(&place, 1, &["model.safetensors", "download the file again"]);
 }
 
 #[test]
@@ -472,7 +472,10 @@ fn a_dry_run_without_rows_needs_lengths_within_the_context() {
         (format!("{dpo} --max-length 60"), &["--max-prompt-length", "must be set"]),
         (dpo.replace("dpo", "sft"), &["--max-length", "must be set"]),
         (align.clone(), &["--max-prompt-length", "must be set"]),
-        (format!("{dpo} --max-length 129 --max-prompt-length 8"), &["--max-length: 129 is above 128"]),
+        (
+            format!("{dpo} --max-length 129 --max-prompt-length 8"),
+            &["--max-length: 129 is above the model's context of 128"],
+        ),
         (format!("{dpo} --max-length 8 --max-prompt-length 8"), &["--max-prompt-length: 8 leaves no room"]),
         (format!("{align} --max-prompt-length 125"), &["--max-prompt-length: 125 is above 124"]),
         (format!("{dpo} --max-buffer-size 2GB"), &["--max-buffer-size", "2GB is not a size such as 128MiB"]),

@@ -70,7 +70,7 @@ fn generated_rows_are_scored_by_their_sampled_token_ids() {
             ["other.jsonl:1: token_ids: decode to another text than the row's", "leave out the column"],
         ),
         (json!([3, 96]), ["other.jsonl:1: text: has the token with id 96", "the model's ids end at 95"]),
-        (json!([]), ["other.jsonl:1: has a completion without a token", "fill it in"]),
+        (json!([]), ["other.jsonl:1: has a completion without tokens", "fill it in"]),
         (json!("3"), ["other.jsonl:1: column \"token_ids\"", "a list of token ids"]),
         (json!([-3]), ["other.jsonl:1: column \"token_ids\"", "a list of token ids"]),
     ] {

@@ -257,11 +257,7 @@ fn quiet_leaves_results_warnings_and_errors() {
     let Some(place) = place() else { return };
     let quiet = place.oaif(&format!("{ALIGN} --judge-rule longer -q")).done();
     assert_eq!((quiet.out.as_str(), quiet.err.as_str()), ("run/model\n", ""));
-    place.refuses(
-        &format!("-q {ALIGN} --judge-rule longer --output-dir run"),
-        1,
-        &["run", "already has a run"],
-    );
+    place.refuses(&format!("-q {ALIGN} --judge-rule longer"), 1, &["run", "already has a run"]);
 }
 
 #[test]

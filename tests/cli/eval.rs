@@ -62,8 +62,8 @@ fn an_adapter_is_compared_with_its_base_and_every_figure_can_be_recomputed() {
     let rate = format!("A wins {:.1} % of 20 prompts against the start", 5.0 * points);
     assert!(first.starts_with(&rate) && first.contains("length-controlled"), "{first}");
     let html = String::from_utf8(place.read("out/report.html")).unwrap();
-    let result = format!("A wins {:.0}\u{a0}% (95\u{a0}% interval", 5.0 * points);
-    assert!(html.contains(&result) && html.contains("Some responses"), "{result}");
+    let sentence = format!("A wins {:.0}\u{a0}% (95\u{a0}% interval", 5.0 * points);
+    assert!(html.contains(&sentence) && html.contains("Some responses"), "{sentence}");
     let names = [
         "answers.jsonl",
         "answers_a.jsonl",
@@ -463,7 +463,7 @@ fn two_judges_give_their_agreement_and_a_win_rate_each() {
     };
     refuses("judge = \"rule\"\n", &["--second-judge", "bad.toml", "needs --judge-rule"]);
     refuses("judge = \"oracle\"\n", &["--second-judge", "bad.toml", "oracle"]);
-    refuses("model = \"tiny\"\n", &["--second-judge", "bad.toml", "\"model\" is no flag"]);
+    refuses("model = \"tiny\"\n", &["--second-judge", "bad.toml", "\"model\" is not a flag"]);
     std::fs::remove_file(place.path("bad.toml")).unwrap();
     let line = format!("{ADAPTED} {RULE} --output none --second-judge bad.toml");
     place.refuses(&line, 2, &["--second-judge: cannot read bad.toml"]);

@@ -44,6 +44,10 @@ fn the_commands_in_the_readme_work_in_order() {
         }
         // The built-in template is text that a tokenizer of a hundred words cannot encode.
         let line = line.replace("--judge-template helpfulness", "--judge-template template.txt");
+        let line = match line.contains("--judge llm") && !line.contains("--judge-template") {
+            true => line + " --judge-template template.txt",
+            false => line,
+        };
         let line = line.replace("$MODEL", "MODEL").replace("$JUDGE", "JUDGE");
         place.write(
             "template.txt",

@@ -345,7 +345,7 @@ fn a_folder_that_cannot_be_resumed_is_refused_with_the_reason() {
     let Some(place) = place() else { return };
     place.oaif(&align()).done();
     place.refuses("dpo --resume run", 1, &["is a run of oaif align", "oaif align --resume"]);
-    place.refuses("align --resume nowhere", 1, &["nowhere", "holds no run to go on with"]);
+    place.refuses("align --resume nowhere", 1, &["nowhere", "holds no run to resume"]);
     place.refuses("align --resume run --output-dir other", 2, &["--output-dir", "leave it out"]);
     place.write("config.yaml", "seed: 1\n");
     place.refuses("align --resume run --config config.yaml", 2, &["--config", "leave it out"]);

@@ -126,7 +126,7 @@ fn a_gguf_file_can_be_used_wherever_a_model_can() {
     generated("full/model");
     std::fs::copy(place.path("model.gguf"), place.path("folder/other.gguf")).unwrap();
     let line = "generate --model folder --prompt a";
-    place.refuses(line, 2, &["holds 2 GGUF files", "only.gguf, other.gguf"]);
+    place.refuses(line, 2, &["has 2 GGUF files", "only.gguf, other.gguf"]);
     place.write("broken.gguf", "GGUF\x03\0\0\0");
     place.refuses("generate --model broken.gguf --prompt a", 1, &["broken.gguf: is truncated"]);
 }
