@@ -1,6 +1,6 @@
 //! How many human labels does a policy need? A simulated person, who prefers what the oracle of the small world prefers
 //! but errs in one pair of ten, labels a policy's own summaries. After each number of labels the policy is compared
-//! with the initial policy on held-out posts.
+//! with the starting model on held-out posts.
 //!
 //!     cargo run --release --example labels_needed
 //!
@@ -37,7 +37,7 @@ fn main() -> Result<()> {
     let exam = Exam::new(posts);
     let start = exam.summaries(&Policy::frozen(&gpu, &models.policy(), None, None).wait()?, 1).wait()?;
     println!(
-        "win rate against the initial policy without ties, mean of {seeds} seeds, after {LABELS:?} labels"
+        "win rate against the starting model without ties, mean of {seeds} seeds, after {LABELS:?} labels"
     );
     for taste in Instruction::ALL {
         for active in [1, 4] {
@@ -53,7 +53,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// The policy's win rates against the initial policy after each number of labels.
+/// The policy's win rates against the starting model after each number of labels.
 fn learn(
     gpu: &Gpu,
     models: &Models,

@@ -222,7 +222,7 @@ fn with_an_async_level_of_1_responses_are_sampled_while_the_judge_works() {
     let (slow, in_vain) = Slow::on(&gpu);
     align_with(&gpu, &fast(&ahead), &level_1, slow, None).unwrap();
     assert!(in_vain.load(Ordering::Relaxed) <= 1, "only the last step has no step ahead");
-    // The responses of the initial policy to the prompts of the second step.
+    // The responses of the starting model to the prompts of the second step.
     let untouched = temp.path().join("untouched");
     let train = fast(&untouched).learning_rate(1e-9);
     align(&gpu, &train, &align_options("dpo"), "longer", None).unwrap();

@@ -92,7 +92,7 @@ pub struct Contest {
     pub a: String,
     /// B, likewise.
     pub b: String,
-    /// The name of B in the sentence: "the start", "the reference answers".
+    /// The name of B in the sentence: "the starting model", "the reference responses".
     pub against: String,
     /// The judge's name.
     pub judge: String,
@@ -495,7 +495,7 @@ mod tests {
     }
 
     fn contest() -> Contest {
-        let [a, b, against, judge] = ["a", "b", "the start", "test"].map(str::to_owned);
+        let [a, b, against, judge] = ["a", "b", "the starting model", "test"].map(str::to_owned);
         Contest { a, b, against, judge, members: Vec::new() }
     }
 
@@ -524,7 +524,7 @@ mod tests {
         assert!((result.length_controlled.plain_win_rate - 0.65).abs() < 1e-12);
         let sentence = result.sentence();
         for part in [
-            "A wins 65.0 % of 200 prompts against the start (95 % interval 58.",
+            "A wins 65.0 % of 200 prompts against the starting model (95 % interval 58.",
             "; 20 ties; responses 3 -> 4 tokens",
         ] {
             assert!(sentence.contains(part), "{sentence}");

@@ -24,7 +24,7 @@ impl Report {
     /// The report of an evaluation and of its pairs.
     pub fn of_eval(result: &EvalResult, pairs: &[EvaluatedPair], configuration: Value) -> Report {
         let contest = &result.contest;
-        let mut report = Report::new(format!("{} against {}", contest.a, against(result)));
+        let mut report = Report::new(format!("{} against {}", contest.a, result.contest.against));
         report.result(sentence(result)).lead(
             "oaif eval: a judge compares the responses of A with those of B, in both orders where the judge has orders.",
         );
@@ -64,14 +64,6 @@ impl Report {
     }
 }
 
-/// B in a sentence.
-fn against(result: &EvalResult) -> &str {
-    match result.contest.against.as_str() {
-        "the start" => "the reference model",
-        other => other,
-    }
-}
-
 /// The mean lengths of A's and of B's responses, and their unit.
 fn mean_lengths(result: &EvalResult) -> ([f64; 2], &'static str) {
     let both = [&result.answers_a, &result.answers_b];
@@ -95,7 +87,7 @@ fn sentence(result: &EvalResult) -> String {
         "A wins {} of {} prompts against {}{its}.{}",
         rate_in_words(rate),
         result.decisions.decided(),
-        against(result),
+        result.contest.against,
         unclear(rate)
     )
 }

@@ -172,7 +172,7 @@ impl AlignRun {
     }
 
     /// Enables an evaluation on held-out prompts after every `every` steps and at the end, in [`AlignRun::run`]: the
-    /// judge of the run compares the responses of the policy with those of the initial policy; see
+    /// judge of the run compares the responses of the policy with those of the starting model; see
     /// [`EvaluationReport`](super::report::EvaluationReport).
     ///
     /// # Errors
@@ -186,7 +186,7 @@ impl AlignRun {
             seed: self.train.seed,
             first: 0,
         };
-        // A moving reference is not the initial policy.
+        // A moving reference is not the starting model.
         let start = match self.moving {
             Some(_) => self.policy.snapshot().await?,
             None => self.reference.clone(),

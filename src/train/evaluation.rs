@@ -1,6 +1,6 @@
 //! Evaluation during a run.
 //!
-//! On held-out prompts, the initial policy responds once and the current policy at every evaluation. The judge of the
+//! On held-out prompts, the starting model responds once and the current policy at every evaluation. The judge of the
 //! run compares both.
 //!
 //! On held-out pairs, the loss and the accuracy are computed.
@@ -58,9 +58,9 @@ pub(super) struct Evaluation {
     options: AnswerOptions,
     /// Steps between two evaluations; `None`: only at the end.
     every: Option<usize>,
-    /// A copy of the initial policy.
+    /// A copy of the starting model.
     start: Model,
-    /// The responses of the initial policy, once sampled.
+    /// The responses of the starting model, once sampled.
     start_answers: Vec<Response>,
     /// The number of prompts read.
     read: usize,
@@ -167,7 +167,7 @@ impl Evaluation {
         is_due(self.every, step, total)
     }
 
-    /// Samples the responses of the initial policy. `policy` must not have been trained yet. `watch` as in
+    /// Samples the responses of the starting model. `policy` must not have been trained yet. `watch` as in
     /// [`draw_answers`].
     pub async fn answer_as_start(
         &mut self,

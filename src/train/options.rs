@@ -67,7 +67,7 @@ pub struct TrainOptions {
     #[setters(into)]
     pub adapter: Option<PathBuf>,
     /// Update the reference model towards the policy, in `dpo` and `align` with full fine-tuning; `None` to keep the
-    /// initial policy as the reference.
+    /// starting model as the reference.
     #[setters(into)]
     pub reference_sync: Option<ReferenceSync>,
     /// The format on the GPU of weights that are not trained: the base model under a LoRA adapter, and the copy of the

@@ -179,7 +179,7 @@ impl Policy {
     }
 
     /// The reference model π₀: the base model without the new LoRA adapter, which takes no memory, or a frozen copy of
-    /// the initial policy in the format of [`TrainOptions::base_dtype`] (f32 if the policy was made from a model). An
+    /// the starting model in the format of [`TrainOptions::base_dtype`] (f32 if the policy was made from a model). An
     /// existing adapter that is trained further is part of the reference.
     pub async fn reference(&self, options: &TrainOptions) -> Result<Model> {
         reference(&self.model, options, self.copies).await

@@ -262,10 +262,10 @@ pub struct JudgeReport {
 }
 
 /// Evaluation on held-out prompts: the judge of the run compares the responses of the current policy with those of the
-/// initial policy, in both orders.
+/// starting model, in both orders.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct EvaluationReport {
-    /// Win rate against the initial policy: (wins + ties / 2) / prompts with a usable verdict.
+    /// Win rate against the starting model: (wins + ties / 2) / prompts with a usable verdict.
     #[serde(rename = "eval/win_rate")]
     pub win_rate: f64,
     /// Lower end of the 95 % Wilson interval of the win rate.
@@ -286,8 +286,8 @@ pub struct EvaluationReport {
     /// Mean length of the reference model's responses in tokens.
     #[serde(rename = "eval/reference_length")]
     pub reference_length: f64,
-    /// log π minus the log-probability under the initial policy, in nats, summed over the tokens of the policy's
-    /// response, mean over all held-out prompts. This estimates the KL divergence from the initial policy.
+    /// log π minus the log-probability under the starting model, in nats, summed over the tokens of the policy's
+    /// response, mean over all held-out prompts. This estimates the KL divergence from the starting model.
     #[serde(rename = "eval/kl")]
     pub kl: f64,
 }

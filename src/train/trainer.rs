@@ -531,16 +531,16 @@ impl<'a> Trainer<'a> {
         report
     }
 
-    /// Samples the responses of the initial policy to the held-out prompts, if there are any. Must be called before a
+    /// Samples the responses of the starting model to the held-out prompts, if there are any. Must be called before a
     /// step is taken or restored.
     pub(super) async fn begin_evaluation(&mut self, control: &mut Control<'_>) -> Result<()> {
         let Some(evaluation) = &mut self.evaluation else { return Ok(()) };
-        control.observer.phase("answering held-out prompts as the start");
+        control.observer.phase("answering held-out prompts as the starting model");
         let (requests, ranks) = (control.requests, &self.options.ranks);
         evaluation.answer_as_start(&self.policy, &mut |_| go_on(requests, ranks)).await
     }
 
-    /// Compares the policy with the initial policy on the held-out prompts, if an evaluation is due after the last
+    /// Compares the policy with the starting model on the held-out prompts, if an evaluation is due after the last
     /// step. Also returns some of the responses.
     pub(super) async fn evaluate(
         &mut self,

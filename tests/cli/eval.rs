@@ -202,7 +202,7 @@ fn a_run_is_compared_with_its_initial_policy_and_the_use_of_its_own_judge_is_rep
     assert!(!other.err.contains("trained the run") && !other.err.contains("trained on"), "{}", other.err);
     assert_eq!(place.json("other/eval.json")["prompts"], 8);
 
-    // For a run that trained all weights the initial policy is in another folder; the KL is to that one.
+    // For a run that trained all weights the starting model is in another folder; the KL is to that one.
     place.oaif(&format!("align --model tiny {train} --learning-rate 0.01 --output-dir whole {RULE}")).done();
     place.oaif(&format!("eval --run whole {RULE} --dataset prompts.jsonl")).done();
     let result = place.json("whole/eval/eval.json");
@@ -375,7 +375,7 @@ fn a_run_with_held_out_prompts_reports_its_win_rate_and_trains_the_same() {
     let adapter = "adapter/adapter_model.safetensors";
     assert_eq!(place.read(&format!("run/{adapter}")), place.read(&format!("plain/{adapter}")));
 
-    // A resumed run compares with the same initial policy.
+    // A resumed run compares with the same starting model.
     std::fs::remove_dir_all(place.path("run/checkpoints/step-000005")).unwrap();
     place.oaif("align --resume run").done();
     let again = place.rows("run/metrics.jsonl");

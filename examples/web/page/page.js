@@ -79,7 +79,7 @@ function showTraining() {
   show('after', last.after ?? '–');
   if (last.step) {
     const rate = last.rate === null
-      ? 'all summaries of held-out posts are as good as those of the initial policy'
+      ? 'all summaries of held-out posts are as good as those of the starting model'
       : `the oracle prefers its summary in ${percent(last.rate)} of the held-out posts whose summaries differ in quality `
         + `(95 % interval ${percent(last.low)} to ${percent(last.high)}; ${last.ties} are equal)`;
     show('result', `After ${last.step} step${last.step > 1 ? 's' : ''} ${rate}.`);
@@ -136,7 +136,7 @@ const heard = {
       const { steps, post, before } = about;
       const results = [{ step: 0, rate: 0.5, low: 0.5, high: 0.5 }];
       kept = { choice, step: 0, steps, post, before, results, files: [], given: 0, picks: [] };
-      show('result', 'The win rate against the initial policy is measured at intervals.');
+      show('result', 'The win rate against the starting model is measured at intervals.');
     }
     status(`On ${gpu}; ${(about.memory / 2 ** 20).toFixed(0)} MiB of GPU memory.`);
     showTraining();

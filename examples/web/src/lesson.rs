@@ -22,7 +22,7 @@ use wasm_bindgen::prelude::*;
 
 use crate::told;
 
-/// A file of the checkpoint: the summaries of the initial policy, as JSON.
+/// A file of the checkpoint: the summaries of the starting model, as JSON.
 const BEFORE: &str = "before.json";
 /// A file of the checkpoint: the configuration of the adapter for PEFT.
 const ADAPTER_CONFIG: &str = "adapter_config.json";
@@ -50,7 +50,7 @@ pub struct Lesson {
     _files: MemoryFolder,
     trainer: Trainer<'static>,
     exam: Exam,
-    /// The initial policy's summaries of the held-out posts.
+    /// The starting model's summaries of the held-out posts.
     before: Vec<String>,
     instruction: Instruction,
     desk: Arc<Desk>,
@@ -93,7 +93,7 @@ impl Lesson {
         Ok(row.to_string())
     }
 
-    /// How often the oracle prefers the policy's summaries of the held-out posts to those of the initial policy, as
+    /// How often the oracle prefers the policy's summaries of the held-out posts to those of the starting model, as
     /// JSON.
     pub async fn evaluate(&mut self) -> Result<String, JsValue> {
         let after = self.exam.summaries(self.trainer.policy(), 1).await.map_err(told)?;

@@ -95,7 +95,7 @@ fn same_question(dir: &Path, config: &Value) -> Result<()> {
     Ok(())
 }
 
-/// The policy after some number of steps, compared with the starting policy π₀.
+/// The policy after some number of steps, compared with the starting model π₀.
 struct Stage {
     step: usize,
     summaries: Vec<String>,
@@ -224,7 +224,7 @@ fn conclude(results: &Results, dir: &Path) -> Result<()> {
         }
     };
     print(format!(
-        "After {} steps, on {} held-out posts, against the starting policy:",
+        "After {} steps, on {} held-out posts, against the starting model:",
         after.step,
         results.exam.texts().len()
     ))?;

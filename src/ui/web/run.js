@@ -17,7 +17,7 @@ const PLOTS = {
   accuracy: { title: "Pairs with a positive margin", colour: 2, write: share, range: [0, 1], level: 0.5 },
   kl: { title: "KL divergence from the reference, nats", colour: 1, write: number },
   reward: { title: "Mean score", colour: 2, write: number },
-  win_rate: { title: "Win rate against the initial policy", colour: 2, write: share, range: [0, 1], level: 0.5 },
+  win_rate: { title: "Win rate against the starting model", colour: 2, write: share, range: [0, 1], level: 0.5 },
   held_out_loss: { title: "Loss, held-out pairs", colour: 0, write: number },
   length: { title: "Response length, tokens", colour: 3, write: number },
   first_preferred: { title: "First response preferred", colour: 4, write: share, range: [0, 1], level: 0.5 },
