@@ -217,7 +217,7 @@ fn scale_header() -> String {
         let x = place(share);
         format!("<text x=\"{x:.1}\" y=\"10\" text-anchor=\"{anchor}\">{text}</text>")
     };
-    inline(&[(0.0, "start", "0"), (0.5, "middle", "50"), (1.0, "end", "100\u{a0}%")].map(label).concat())
+    inline(&[(0.0, "start", "0"), (1.0, "end", "100\u{a0}%")].map(label).concat())
 }
 
 impl Cell {
@@ -375,7 +375,7 @@ mod tests {
         assert!(html.contains("M22.0 6L58.0 6") && html.contains("M31.0 6L49.0 6"), "{html}");
         assert_eq!(html.matches("M4.0 1v10M40.0 1v10M76.0 1v10").count(), 2, "{html}");
         assert!(
-            html.contains("text-anchor=\"middle\">50</text>") && html.contains("<th>loss</th>"),
+            html.contains("text-anchor=\"end\">100\u{a0}%</text>") && html.contains("<th>loss</th>"),
             "{html}"
         );
         let plain = Table::new(["KL"]).row([(Estimate::new(2.0, 1.0, 3.0), Unit::Plain).into()]).html();
