@@ -1,6 +1,6 @@
 //! Bars with error bars: a row each, so that names have room.
 
-use super::scale::{Axis, Estimate, Unit, usable};
+use super::scale::{Axis, Estimate, Unit, alike, usable};
 use super::svg::{COLOURS, Canvas, Entry, WIDTH, one_or_two_lines, text_width};
 
 /// Heights of a bar, of a line of a name, and of what is between groups.
@@ -92,7 +92,13 @@ impl Bars {
             texts.map(|text| text_width(&text, 11.0)).fold(0.0, f64::max)
         };
         let name_width = widest(&mut self.groups.iter().map(|(name, _)| name.clone())).min(0.32 * WIDTH);
-        let value_width = widest(&mut all().map(|e| self.unit.format(e.value)));
+        let largest = all().map(|e| e.value.abs()).filter(|size| usable(*size)).fold(0.0, f64::max);
+        // Plain values have the same decimals.
+        let written = |value: f64| match self.unit {
+            Unit::Plain => alike([value, largest])[0].clone(),
+            Unit::Share => self.unit.format(value),
+        };
+        let value_width = widest(&mut all().map(|e| written(e.value)));
         let (left, right) = (name_width + 12.0, WIDTH - value_width - 12.0);
         let lines = |name: &str| one_or_two_lines(name, 11.0, name_width);
         let height = |(name, bars): &(String, Vec<Estimate>)| {
@@ -128,7 +134,7 @@ impl Bars {
                         canvas.line("whisker", (end, centre - 3.5), (end, centre + 3.5));
                     }
                 }
-                canvas.text("value", WIDTH - 4.0, centre + 3.8, "end", &self.unit.format(bar.value));
+                canvas.text("value", WIDTH - 4.0, centre + 3.8, "end", &written(bar.value));
             }
             y += height(group);
         }

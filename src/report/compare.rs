@@ -61,7 +61,7 @@ impl Report {
     }
 }
 
-/// The folders' names; where two are alike, as much of the paths as tells them apart.
+/// The folders' names; where two are alike, as much of the paths as makes them different.
 fn names(dirs: &[PathBuf]) -> Vec<String> {
     let parts = |dir: &Path| -> Vec<String> {
         let whole = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
@@ -134,13 +134,13 @@ fn warnings(runs: &[Named]) -> Vec<String> {
     let mut warnings = Vec::new();
     if differ(&rated, &["judge", "judge-model", "judge-rule", "judge-template", "judge-command"]) {
         warnings.push(
-            "The win rates are from different judges and cannot be compared: use `oaif eval` with one judge."
+            "The win rates are from different judges and cannot be compared: use oaif eval with one judge."
                 .into(),
         );
     }
     if differ(&rated, &["model"]) {
         warnings.push(
-            "The win rates are against different reference models and cannot be compared: use `oaif eval --against DIR` with \
+            "The win rates are against different reference models and cannot be compared: use oaif eval --against DIR with \
              one model."
                 .into(),
         );
@@ -255,24 +255,16 @@ fn curves(runs: &[Named]) -> Vec<Section> {
                 let values = named.run.evaluated(metric);
                 let series = match curve {
                     Curve::Mean => Series::noisy(&named.name, values).without_points(),
-                    Curve::Points => Series::line(&named.name, values),
+                    Curve::Points => {
+                        let mut values = values.peekable();
+                        let start = values.peek().and_then(|_| named.run.before_training(metric));
+                        Series::line(&named.name, start.map(|value| (0.0, value)).into_iter().chain(values))
+                    }
                 };
                 plot.series(styled(series, i))
             },
         )
     };
-    let mut rates = Plot::new("Win rate against the reference model")
-        .labels("step", "on held-out prompts")
-        .unit(Unit::Share)
-        .level(0.5)
-        .over(0.0, last);
-    for (i, named) in runs.iter().enumerate() {
-        let mut values = named.run.evaluated("eval/win_rate").peekable();
-        if values.peek().is_some() {
-            rates =
-                rates.series(styled(Series::line(&named.name, [(0.0, 0.5)].into_iter().chain(values)), i));
-        }
-    }
     let share = |plot: Plot| plot.unit(Unit::Share);
     let online = runs.iter().all(|run| run.run.kind() == Kind::Align);
     let (kl, kl_label) = match online {
@@ -281,7 +273,15 @@ fn curves(runs: &[Named]) -> Vec<Section> {
     };
     vec![
         Section::new("Held-out rows")
-            .plot(rates)
+            .plot(
+                share(plot(
+                    "Win rate against the reference model",
+                    "on held-out prompts",
+                    "eval/win_rate",
+                    Curve::Points,
+                ))
+                .level(0.5),
+            )
             .plot(plot("KL on held-out prompts", "nats", "eval/kl", Curve::Points).level(0.0))
             .plot(
                 plot("Length on held-out prompts", "tokens, mean", "eval/mean_length", Curve::Points)

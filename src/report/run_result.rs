@@ -6,7 +6,7 @@ use super::scale::{Estimate, Unit, alike, number};
 
 /// Below this difference in length, responses are as long as others.
 const SAME_LENGTH: f64 = 0.01;
-/// From this factor on, a length is told as a factor.
+/// From this factor on, a length is written as a factor.
 const MUCH_LONGER: f64 = 2.0;
 
 /// The last win rate of a run on held-out prompts.

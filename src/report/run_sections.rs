@@ -93,6 +93,16 @@ impl Run {
             .filter(|(_, value)| value.is_finite())
     }
 
+    /// The value of a metric of the held-out prompts before the first step, where the policy is the reference model.
+    pub(super) fn before_training(&self, metric: &str) -> Option<f64> {
+        match metric {
+            "eval/win_rate" => Some(0.5),
+            "eval/kl" => Some(0.0),
+            "eval/mean_length" => self.metrics.last("eval/reference_length"),
+            _ => None,
+        }
+    }
+
     /// A metric of the steps that have it.
     fn known(&self, label: &str, name: &str) -> Series {
         Series::line(label, self.evaluated(name))
@@ -124,18 +134,15 @@ impl Run {
         let points =
             m.steps.iter().copied().zip(estimates).filter(|(_, estimate)| estimate.value.is_finite());
         let Some(prompts) = m.last("eval/prompts") else { return Section::new("Held-out prompts") };
-        // Before the first step the policy is the reference model.
-        let rates = std::iter::once((0.0, 0.5.into())).chain(points);
-        let length = m.last("eval/reference_length");
-        let length = Series::line(
-            "length",
-            length.map(|length| (0.0, length)).into_iter().chain(self.evaluated("eval/mean_length")),
-        );
-        let kl = Series::line("KL", std::iter::once((0.0, 0.0)).chain(self.evaluated("eval/kl")));
+        let start = |metric: &str| self.before_training(metric).map(|value| (0.0, value)).into_iter();
+        let rates = start("eval/win_rate").map(|(step, rate)| (step, rate.into())).chain(points);
+        let over_steps =
+            |name: &str, metric: &str| Series::line(name, start(metric).chain(self.evaluated(metric)));
+        let (length, kl) = (over_steps("length", "eval/mean_length"), over_steps("KL", "eval/kl"));
         Section::new("Held-out prompts")
             .text(format!(
                 "The policy's responses to {} held-out prompts against those of the reference model, compared by the run's own \
-                 judge. A tie is half a win. Use `oaif eval` with another judge to see whether the result holds.",
+                 judge. A tie is half a win. Use oaif eval with another judge to see whether the result holds.",
                 number(prompts)
             ))
             .plot(

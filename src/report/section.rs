@@ -9,8 +9,8 @@ use super::svg::{escape, prose};
 const LONG_PROMPT: usize = 320;
 /// Of more samples than the second number, the first number is shown and the rest is folded.
 const UNFOLDED: (usize, usize) = (6, 8);
-/// Where a table draws the ends of its scale, of 80 pixels.
-const SCALE: (f64, f64) = (4.0, 76.0);
+/// Where a table draws the ends of its scale, of 120 pixels.
+const SCALE: (f64, f64) = (4.0, 116.0);
 
 /// A titled part of a report. Empty blocks are left out, and so is a section without any other.
 #[derive(Clone, Debug, Default)]
@@ -75,7 +75,7 @@ impl Section {
         self
     }
 
-    /// Adds a prompt with its answers.
+    /// Adds a prompt with its responses.
     pub fn sample(mut self, sample: Sample) -> Section {
         match self.blocks.last_mut() {
             Some(Block::Samples(samples)) => samples.push(sample),
@@ -208,7 +208,7 @@ fn place(share: f64) -> f64 {
 
 /// An inline drawing of a table.
 fn inline(content: &str) -> String {
-    format!(" <svg class=\"plot inline\" viewBox=\"0 0 80 12\" aria-hidden=\"true\">{content}</svg>")
+    format!(" <svg class=\"plot inline\" viewBox=\"0 0 120 12\" aria-hidden=\"true\">{content}</svg>")
 }
 
 /// The labels of a scale from 0 to 100 %.
@@ -372,8 +372,8 @@ mod tests {
             .row(["IPO".into(), narrow.into(), f64::NAN.into()]);
         let html = table.html();
         assert!(html.contains("50.0\u{a0}% <small>(25.0 to 75.0\u{a0}%)</small>"), "{html}");
-        assert!(html.contains("M22.0 6L58.0 6") && html.contains("M31.0 6L49.0 6"), "{html}");
-        assert_eq!(html.matches("M4.0 1v10M40.0 1v10M76.0 1v10").count(), 2, "{html}");
+        assert!(html.contains("M32.0 6L88.0 6") && html.contains("M46.0 6L74.0 6"), "{html}");
+        assert_eq!(html.matches("M4.0 1v10M60.0 1v10M116.0 1v10").count(), 2, "{html}");
         assert!(
             html.contains("text-anchor=\"end\">100\u{a0}%</text>") && html.contains("<th>loss</th>"),
             "{html}"

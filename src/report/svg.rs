@@ -111,7 +111,7 @@ impl Canvas {
         }
     }
 
-    /// A rectangle that tells `hint` under the pointer, if there is one.
+    /// A rectangle that shows `hint` under the pointer, unless it is empty.
     pub fn rect(&mut self, class: &str, (x, y): (f64, f64), (width, height): (f64, f64), hint: &str) {
         self.body += &format!(
             r#"<rect class="{class}" x="{x:.1}" y="{y:.1}" width="{width:.1}" height="{height:.1}""#
