@@ -326,7 +326,7 @@ mod tests {
     #[test]
     fn values_beside_each_other_have_the_same_decimals() {
         let texts = |values: [f64; 2]| alike(values).join(" ");
-        assert_eq!(texts([0.65, 0.6931]), "0.650 0.693");
+        assert_eq!(texts([0.65, 0.6928]), "0.650 0.693");
         assert_eq!(texts([2.4, 0.0004]), "2.40 0.00");
         assert_eq!(texts([14.72, -0.01]), "14.7 0.0");
         assert_eq!(texts([-1234.5, 99.0]), "−1,234 99");

@@ -25,7 +25,7 @@ pub fn run(plan: ExportPlan) -> Result<()> {
         ExportFormat::Folder(format) => model.save(&plan.output, Some(&plan.model), format).wait()?,
         ExportFormat::Gguf(format) => {
             let warnings = model.save_gguf(&plan.output, &plan.model, format).wait()?;
-            warnings.iter().for_each(|text| warn(text));
+            warnings.iter().for_each(warn);
         }
     }
     crate::cli::print(plan.output.display())

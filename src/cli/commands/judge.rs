@@ -28,7 +28,7 @@ pub fn run(plan: JudgePlan) -> Result<()> {
         .map(|[prompt, response_1, response_2]| Pair { prompt, response_1, response_2 })
         .collect();
     let (outcome, ended) = compare_all(judge.as_mut(), &pairs, &mut |note| {
-        note.iter().for_each(|text| warn(text));
+        note.iter().for_each(warn);
         match (signals::requests().stops(), &desk) {
             (false, _) => Ok(()),
             // The desk still returns the labels so far.

@@ -37,7 +37,7 @@ use crate::model::{FrozenFormat, Model};
 
 /// Prints the warnings about the files of a model and its adapter.
 fn warn_of(model: &Model) {
-    model.warnings().for_each(|text| warn(text));
+    model.warnings().for_each(warn);
 }
 
 /// Opens the judge, see [`JudgeConfig::open`].

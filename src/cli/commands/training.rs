@@ -198,7 +198,7 @@ fn write_report(dir: &Path) -> Result<()> {
 pub fn report(gpu: &Gpu, plan: &TrainPlan, rows: &EncodedRows, total_steps: usize) -> Result<()> {
     let table = rows.table();
     table.lines().iter().for_each(|(name, lengths)| say(format_args!("{name:<14}{lengths}")));
-    table.skipped().iter().for_each(|skipped| warn(skipped));
+    table.skipped().iter().for_each(warn);
     report_of(gpu, plan, rows.statistics(), Some(total_steps))
 }
 
