@@ -58,24 +58,27 @@ pub(super) fn merge(command: &Command, arguments: Vec<OsString>) -> Result<Vec<O
         let Some(path) = given.get_one::<PathBuf>(CONFIG) else { return Ok(Vec::new()) };
         flags_of_file(sub, path, |arg| is_given(given, arg))
     })?;
-    let presets = |given: &ArgMatches| -> Vec<String> {
-        given.try_get_many(PRESET).ok().flatten().into_iter().flatten().cloned().collect()
-    };
-    let mut names = Vec::new();
-    added(&lenient, arguments.clone(), |_, given| {
-        names = presets(given);
-        Ok(Vec::new())
-    })?;
-    names.iter().rev().try_fold(arguments, |arguments, name| {
+    presets_in(&lenient, &arguments).iter().rev().try_fold(arguments, |arguments, name| {
         added(&lenient, arguments, |sub, given| {
-            let mut preset = Value::Object(presets::read(name));
+            let mut preset = presets::read(name);
             forget_what_is_replaced(&mut preset, given);
-            let Value::Object(preset) = preset else { unreachable!("a preset is an object") };
-            let trained = given.contains_id("adapter");
-            flags(sub, preset, |arg| is_given(given, arg) || trained && long(arg).starts_with("lora-"))
-                .map_err(|why| Error::config(format!("--preset {name}"), why))
+            // An adapter that is given has its own settings.
+            if let Value::Object(preset) = &mut preset
+                && given.contains_id("adapter")
+            {
+                preset.retain(|key, _| !key.starts_with("lora-"));
+            }
+            flags_of(sub, preset, given).map_err(|why| Error::config(format!("--preset {name}"), why))
         })
     })
+}
+
+/// The values of `--preset`.
+fn presets_in(lenient: &Command, arguments: &[OsString]) -> Vec<String> {
+    let matches = lenient.clone().try_get_matches_from(arguments);
+    let given = matches.as_ref().ok().and_then(ArgMatches::subcommand);
+    let names = given.and_then(|(_, given)| given.try_get_many(PRESET).ok().flatten());
+    names.into_iter().flatten().cloned().collect()
 }
 
 /// `arguments` with the flags that `more` returns for the command and its given flags.
@@ -117,7 +120,8 @@ fn is_given(given: &ArgMatches, arg: &Arg) -> bool {
     given.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine)
 }
 
-/// The flags in a run's `run.json`, as they would be typed, without those that are `given` or conflict with a given one.
+/// The flags in a run's `run.json` or in a preset, as they would be typed, without those that are `given` or conflict with a
+/// given one.
 pub(super) fn flags_of(command: &Command, run: Value, given: &ArgMatches) -> Result<Vec<OsString>, String> {
     let Value::Object(map) = without_facts(run) else { return Err("holds no flags".into()) };
     let excludes = |one: &Arg, other: &Arg| {

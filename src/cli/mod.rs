@@ -89,21 +89,20 @@ pub fn main() -> ExitCode {
     code
 }
 
-/// Moves the command's name before global flags (`oaif -q align`).
+/// The arguments with the command's name first, also if global flags stand before it (`oaif -q align`).
 fn command_first(mut arguments: Vec<OsString>) -> Vec<OsString> {
-    let commands = args::command();
-    let names: Vec<&str> = commands.get_subcommands().map(clap::Command::get_name).collect();
-    let at = arguments.iter().skip(1).position(|word| names.iter().any(|name| word == name));
-    if let Some(at) = at
-        && arguments[1..1 + at].iter().all(|word| {
-            word == "-q"
-                || word == "--quiet"
-                || word.to_string_lossy().starts_with("--log")
-                || word == "json"
-                || word == "text"
-        })
-    {
-        arguments[1..=1 + at].rotate_right(1);
+    let is_global = |at: usize| {
+        let word = arguments[at].to_string_lossy();
+        ["-q", "--quiet", "--log"].contains(&&*word)
+            || word.starts_with("--log=")
+            || arguments[at - 1] == "--log"
+    };
+    let first = (1..arguments.len()).find(|at| !is_global(*at));
+    // `help` takes no flags.
+    let command =
+        first.filter(|at| arguments[*at] != "help" && !arguments[*at].to_string_lossy().starts_with('-'));
+    if let Some(command) = command {
+        arguments[1..=command].rotate_right(1);
     }
     arguments
 }

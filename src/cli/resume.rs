@@ -112,8 +112,7 @@ fn arguments_of(command: &Command, arguments: Vec<OsString>) -> Result<Vec<OsStr
         // `-m PATH` and `-mPATH`.
         let letter = text.strip_prefix('-').and_then(|rest| rest.chars().next()).filter(|c| *c != '-');
         if let Some(letter) = letter.filter(|_| !of_path) {
-            let of_letter = |arg: &&Arg| arg.get_short() == Some(letter) && takes_path(arg);
-            let known = command.get_arguments().any(|arg| of_letter(&arg));
+            let known = command.get_arguments().any(|arg| arg.get_short() == Some(letter) && takes_path(arg));
             let value = &text[1 + letter.len_utf8()..];
             out.push(match known && !value.is_empty() {
                 true => OsString::from(format!("-{letter}{}", fixed(OsStr::new(value))?.to_string_lossy())),

@@ -154,8 +154,7 @@ fn warnings(runs: &[Named]) -> Vec<String> {
         );
     }
     for Named { name, run } in runs {
-        let (done, total) = (run.done(), run.config["total_steps"].as_f64().unwrap_or_default());
-        if done < total {
+        if let Some((done, total)) = run.unfinished() {
             warnings.push(format!(
                 "{name} is not finished: {} of {} steps are done.",
                 number(done),

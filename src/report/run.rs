@@ -81,7 +81,7 @@ impl Run {
             Kind::Reward => "oaif reward: a reward model is trained on given preference pairs.",
             Kind::Sft => "oaif sft: the policy is trained on given completions.",
         });
-        if let Some(total) = self.config["total_steps"].as_f64().filter(|total| *total > done) {
+        if let Some((done, total)) = self.unfinished() {
             let (done, total) = (number(done), number(total));
             report.warning(format!("Not finished: {done} of {total} steps are done."));
         }

@@ -27,13 +27,22 @@ pub(super) struct Change {
 
 /// "26 % longer", from the mean lengths before and after; `None` where these cannot be compared.
 pub fn length_change(before: f64, after: f64) -> Option<String> {
+    length_compared(before, after, None)
+}
+
+/// The same, as "26 % longer than in the first steps" where `with` says with what it is compared.
+fn length_compared(before: f64, after: f64, with: Option<&str>) -> Option<String> {
     let factor = after / before;
+    let [as_with, than_with] =
+        ["as", "than"].map(|word| with.map_or(String::new(), |with| format!(" {word} {with}")));
     match factor {
         _ if !factor.is_finite() || factor <= 0.0 => None,
-        _ if (factor - 1.0).abs() < SAME_LENGTH => Some("equally long".into()),
-        _ if factor >= MUCH_LONGER => Some(format!("{factor:.1} times as long")),
-        _ if factor > 1.0 => Some(format!("{:.0} % longer", 100.0 * (factor - 1.0))),
-        _ => Some(format!("{:.0} % shorter", 100.0 * (1.0 - factor))),
+        _ if (factor - 1.0).abs() < SAME_LENGTH => {
+            Some(if with.is_some() { format!("as long{as_with}") } else { "equally long".into() })
+        }
+        _ if factor >= MUCH_LONGER => Some(format!("{factor:.1} times as long{as_with}")),
+        _ if factor > 1.0 => Some(format!("{:.0} % longer{than_with}", 100.0 * (factor - 1.0))),
+        _ => Some(format!("{:.0} % shorter{than_with}", 100.0 * (1.0 - factor))),
     }
 }
 
@@ -61,6 +70,12 @@ impl Run {
     /// Steps done.
     pub(super) fn done(&self) -> f64 {
         self.metrics.last("step").unwrap_or(0.0)
+    }
+
+    /// The steps done and all steps, of a run that is not finished.
+    pub(super) fn unfinished(&self) -> Option<(f64, f64)> {
+        let done = self.done();
+        self.config["total_steps"].as_f64().filter(|total| *total > done).map(|total| (done, total))
     }
 
     /// The value and the step of the last evaluation.
@@ -194,11 +209,9 @@ impl Run {
     /// "26 % longer and 2.4 nats away (KL)".
     fn responses_are(&self, from: &str) -> Option<String> {
         let length = self.length().and_then(|change| {
-            let words = length_change(change.first?, change.last)?;
-            Some(if change.held_out { words } else { format!("{words} than in the first steps") })
+            let with = (!change.held_out).then_some("in the first steps");
+            length_compared(change.first?, change.last, with)
         });
-        let length = length.map(|text| text.replace("equally long than", "as long as"));
-        let length = length.map(|text| text.replace("times as long than", "times as long as"));
         let kl = self.distance().map(|change| distance(change.last, from));
         let parts: Vec<String> = length.into_iter().chain(kl).collect();
         (!parts.is_empty()).then(|| parts.join(" and "))

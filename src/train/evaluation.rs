@@ -32,21 +32,21 @@ const KEPT: usize = 20;
 
 /// A held-out prompt with two responses, a row of `eval_samples.jsonl`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub(super) struct EvalSample {
+pub(crate) struct EvalSample {
     /// The step of the evaluation.
-    step: usize,
+    pub step: usize,
     /// As the judge reads it.
-    prompt: String,
+    pub prompt: String,
     /// Of the policy before the first step.
-    reference_response: String,
+    pub reference_response: String,
     /// Of the policy after the step.
-    policy_response: String,
+    pub policy_response: String,
     /// "win" of the policy, "tie", "loss" or "invalid".
-    verdict: &'static str,
+    pub verdict: &'static str,
     /// The judge's probability that the policy's response is better, shown first.
-    p_12: Option<f64>,
+    pub p_12: Option<f64>,
     /// The same, shown second.
-    p_21: Option<f64>,
+    pub p_21: Option<f64>,
 }
 
 /// The evaluation on held-out prompts.

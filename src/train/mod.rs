@@ -57,6 +57,7 @@ mod updater;
 pub use align::AlignRun;
 pub use dpo::DpoRun;
 pub use dry_run::DryRun;
+pub(crate) use evaluation::EvalSample;
 pub use join::Joined;
 pub(crate) use moving_reference::MovingReference;
 pub use options::{AlignOptions, DpoOptions, PairChoice, ReferenceSync, RewardOptions, TrainOptions};

@@ -187,7 +187,7 @@ impl<'a, 'c> Run<'a, 'c> {
             let (evaluation, samples) = self.trainer.evaluate(&mut self.control).await?.unzip();
             let held_out = json!(self.trainer.evaluate_pairs(&mut self.control).await?);
             self.dir.add_to_metrics(self.state.step, &[json!(evaluation), held_out])?;
-            self.keep_samples(samples)?;
+            self.keep_samples(samples.as_deref())?;
             self.state.owes_evaluation = false;
         }
         if self.trainer.options().tensorboard {
@@ -213,7 +213,7 @@ impl<'a, 'c> Run<'a, 'c> {
             let evaluation = evaluated.as_ref().ok().and_then(Option::as_ref);
             report.evaluation = evaluation.map(|(evaluation, _)| *evaluation);
             report.held_out = *held_out.as_ref().unwrap_or(&None);
-            self.keep_samples(evaluation.map(|(_, samples)| samples.clone()))?;
+            self.keep_samples(evaluation.map(|(_, samples)| samples.as_slice()))?;
             self.log(&report).await?;
             evaluated?;
             held_out?;
@@ -221,9 +221,9 @@ impl<'a, 'c> Run<'a, 'c> {
     }
 
     /// Writes the samples of an evaluation into the run's folder.
-    fn keep_samples(&mut self, samples: Option<Vec<EvalSample>>) -> Result<()> {
+    fn keep_samples(&mut self, samples: Option<&[EvalSample]>) -> Result<()> {
         match samples.filter(|_| self.ranks.leads()) {
-            Some(samples) => self.dir.write_eval_samples(&samples),
+            Some(samples) => self.dir.write_eval_samples(samples),
             None => Ok(()),
         }
     }

@@ -193,8 +193,7 @@ impl RunDir {
     /// Replaces the samples of the last evaluation.
     pub(super) fn write_eval_samples(&mut self, rows: &[EvalSample]) -> Result<()> {
         assert!(!self.overwrite, "write_run comes first");
-        let text: String = rows.iter().map(|row| format!("{}\n", json!(row))).collect();
-        files::write_atomic(&self.path.join(EVAL_SAMPLES), text.as_bytes())
+        write_eval_samples(&self.path, rows)
     }
 
     /// Removes everything after `step`: rows of both logs, including an incomplete last line, samples and checkpoints.
@@ -361,6 +360,12 @@ fn remove_unfinished(dir: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Replaces the samples of the run in `dir`.
+pub(crate) fn write_eval_samples(dir: &Path, rows: &[EvalSample]) -> Result<()> {
+    let text: String = rows.iter().map(|row| format!("{}\n", json!(row))).collect();
+    files::write_atomic(&dir.join(EVAL_SAMPLES), text.as_bytes())
 }
 
 #[cfg(test)]

@@ -410,7 +410,7 @@ pub(crate) struct ReportArgs {
     #[arg(value_name = "RUN", required = true)]
     runs: Vec<PathBuf>,
     /// Page to write [default: RUN/report.html; of several runs, comparison.html]
-    #[arg(long, short, value_name = "FILE")]
+    #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
 }
 

@@ -137,47 +137,26 @@ impl Fetch for AlignPlan {
     }
 }
 
-impl Fetch for DpoPlan {
-    fn inputs(&mut self) -> Vec<Input<'_>> {
-        self.train.inputs()
-    }
+/// Plans that read nothing besides what every training reads.
+macro_rules! fetches_its_training {
+    ($($plan:ty),*) => {$(
+        impl Fetch for $plan {
+            fn inputs(&mut self) -> Vec<Input<'_>> {
+                self.train.inputs()
+            }
 
-    fn config(&mut self) -> Option<&mut Value> {
-        self.train.config()
-    }
+            fn config(&mut self) -> Option<&mut Value> {
+                self.train.config()
+            }
 
-    fn complete(&mut self) {
-        self.train.complete();
-    }
+            fn complete(&mut self) {
+                self.train.complete();
+            }
+        }
+    )*};
 }
 
-impl Fetch for RewardPlan {
-    fn inputs(&mut self) -> Vec<Input<'_>> {
-        self.train.inputs()
-    }
-
-    fn config(&mut self) -> Option<&mut Value> {
-        self.train.config()
-    }
-
-    fn complete(&mut self) {
-        self.train.complete();
-    }
-}
-
-impl Fetch for SftPlan {
-    fn inputs(&mut self) -> Vec<Input<'_>> {
-        self.train.inputs()
-    }
-
-    fn config(&mut self) -> Option<&mut Value> {
-        self.train.config()
-    }
-
-    fn complete(&mut self) {
-        self.train.complete();
-    }
-}
+fetches_its_training!(DpoPlan, RewardPlan, SftPlan);
 
 #[cfg(test)]
 mod tests {

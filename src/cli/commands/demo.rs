@@ -26,8 +26,8 @@ use crate::gpu::Gpu;
 use crate::judge::llm::Orders;
 use crate::model::weights::Weight;
 use crate::report::Estimate;
-use crate::train::run_dir::{EVAL_SAMPLES, REPORT, RUN, RunDir, SUMMARY, checkpoints};
-use crate::train::{AlignRun, Observer, Policy, Sources};
+use crate::train::run_dir::{REPORT, RUN, RunDir, SUMMARY, checkpoints, write_eval_samples};
+use crate::train::{AlignRun, EvalSample, Observer, Policy, Sources};
 
 /// Number of posts that prompts are drawn from, in random order.
 const PROMPTS: usize = 10_000;
@@ -71,7 +71,7 @@ pub fn run(plan: DemoPlan) -> Result<()> {
     let results = results?;
     let summary = results.summary(began.elapsed().as_secs_f64());
     files::write_atomic(&dir.join(SUMMARY), format!("{summary:#}\n").as_bytes())?;
-    files::write_atomic(&dir.join(EVAL_SAMPLES), results.samples(plan.instruction).as_bytes())?;
+    write_eval_samples(dir, &results.samples(plan.instruction))?;
     if let Some(report) = page::report_of(dir)? {
         report.write(&dir.join(REPORT))?;
     }
@@ -154,7 +154,7 @@ impl Results {
     }
 
     /// `eval_samples.jsonl`: the first held-out posts with both summaries; the verdict is the oracle's.
-    fn samples(&self, instruction: Instruction) -> String {
+    fn samples(&self, instruction: Instruction) -> Vec<EvalSample> {
         let (before, after) = (&self.before().summaries, &self.after().summaries);
         let gaps = self.exam.by_oracle(instruction, before, after);
         let rows = self.exam.texts().iter().zip(before).zip(after.iter().zip(gaps)).take(SAMPLES);
@@ -164,11 +164,15 @@ impl Results {
                 gap if gap < 0.0 => Decision::Loss,
                 _ => Decision::Tie,
             };
-            let row = json!({
-                "step": self.after().step, "prompt": post, "reference_response": before, "policy_response": after,
-                "verdict": verdict.name(), "p_12": null, "p_21": null,
-            });
-            format!("{row}\n")
+            EvalSample {
+                step: self.after().step,
+                prompt: post.clone(),
+                reference_response: before.clone(),
+                policy_response: after.clone(),
+                verdict: verdict.name(),
+                p_12: None,
+                p_21: None,
+            }
         })
         .collect()
     }

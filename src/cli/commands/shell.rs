@@ -20,7 +20,7 @@ pub fn man(dir: &Path) -> Result<()> {
     let mut all = command().disable_help_subcommand(true);
     all.build();
     write(&dir.join("oaif.1"), all.clone())?;
-    for sub in all.get_subcommands().filter(|sub| !sub.is_hide_set()) {
+    for sub in all.get_subcommands() {
         let name = format!("oaif-{}", sub.get_name());
         write(&dir.join(format!("{name}.1")), sub.clone().display_name(name))?;
     }
