@@ -326,7 +326,7 @@ impl World {
         let folder =
             RewardRun::new(start, pairs, &train, &options).wait()?.run(self.sources(), control).wait()?;
         let model = Model::load_reward(&self.gpu, &folder, None, None).wait()?;
-        RewardJudge::new(&model, &folder, None, true, "fitted").wait()
+        RewardJudge::new(&model, &folder, None, true, None, "fitted").wait()
     }
 
     /// The judge's agreement with the oracle on held-out pairs whose utilities differ.

@@ -192,7 +192,7 @@ fn a_reward_model_learns_ranks_held_out_pairs_and_serves_as_judge() {
             Some(_) => (fixture("tiny"), Some(&*saved)),
         };
         let model = Model::load_reward(&gpu, &dir, adapter, None).wait().unwrap();
-        let mut judge = RewardJudge::new(&model, &dir, None, true, name).wait().unwrap();
+        let mut judge = RewardJudge::new(&model, &dir, None, true, None, name).wait().unwrap();
         let held_out = preferences(40, 100);
         let asked: Vec<Asked> = held_out
             .iter()

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::command::CommandJudge;
 use super::ensemble::{Ensemble, Vote};
 use super::human::{Desk, Human};
-use super::judge_model::JudgeModel;
+use super::judge_model::{DEFAULT_MAX_LENGTH, JudgeModel};
 use super::likelihood::{LikelihoodJudge, Normalise};
 use super::llm::{LlmJudge, Orders};
 #[cfg(feature = "http")]
@@ -21,13 +21,29 @@ use crate::gpu::{Arena, Gpu};
 use crate::model::{FrozenFormat, Model};
 use crate::task::Task;
 
+/// A model that this program loads to judge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalModel {
+    /// The model folder or GGUF file.
+    pub path: PathBuf,
+    /// Limit on the length of a text, in tokens. The model's context limits it too.
+    pub max_length: usize,
+}
+
+impl From<PathBuf> for LocalModel {
+    /// A model with [`DEFAULT_MAX_LENGTH`].
+    fn from(path: PathBuf) -> LocalModel {
+        LocalModel { path, max_length: DEFAULT_MAX_LENGTH }
+    }
+}
+
 /// Which judge to use, and its settings. Models are not loaded yet.
 #[derive(Clone, Debug)]
 pub enum JudgeConfig {
     /// A language model that reads both responses and answers "1" or "2".
     Llm {
-        /// The model folder or GGUF file.
-        model: PathBuf,
+        /// The model.
+        model: LocalModel,
         /// The prompt template.
         template: Box<JudgeTemplate>,
         /// Which orders of the two responses are judged.
@@ -35,8 +51,8 @@ pub enum JudgeConfig {
     },
     /// Prefers the response to which a language model assigns the higher likelihood.
     Likelihood {
-        /// The model folder or GGUF file.
-        model: PathBuf,
+        /// The model.
+        model: LocalModel,
         /// The text before a response: a Jinja template with `prompt` and `instruction`.
         template: String,
         /// The value of `instruction`.
@@ -46,8 +62,8 @@ pub enum JudgeConfig {
     },
     /// A reward model.
     Reward {
-        /// The folder of the model.
-        model: PathBuf,
+        /// The model, a folder.
+        model: LocalModel,
         /// The folder of a LoRA adapter on it.
         adapter: Option<PathBuf>,
         /// Whether an end-of-sequence token is appended to each response.
@@ -78,7 +94,7 @@ pub enum JudgeConfig {
 
 impl JudgeConfig {
     /// The local models that the judge loads: at most one, except for an ensemble.
-    pub fn models(&self) -> Vec<&Path> {
+    pub fn models(&self) -> Vec<&LocalModel> {
         match self {
             JudgeConfig::Llm { model, .. }
             | JudgeConfig::Likelihood { model, .. }
@@ -88,14 +104,14 @@ impl JudgeConfig {
         }
     }
 
-    /// The same, mutable: callers replace a Hub name by the path of the download.
-    pub fn models_mut(&mut self) -> Vec<&mut PathBuf> {
+    /// The paths of these models: callers replace a Hub name by the path of the download.
+    pub fn model_paths_mut(&mut self) -> Vec<&mut PathBuf> {
         match self {
             JudgeConfig::Llm { model, .. }
             | JudgeConfig::Likelihood { model, .. }
-            | JudgeConfig::Reward { model, .. } => vec![model],
+            | JudgeConfig::Reward { model, .. } => vec![&mut model.path],
             JudgeConfig::Ensemble { members, .. } => {
-                members.iter_mut().flat_map(JudgeConfig::models_mut).collect()
+                members.iter_mut().flat_map(JudgeConfig::model_paths_mut).collect()
             }
             _ => Vec::new(),
         }
@@ -151,10 +167,12 @@ impl JudgeConfig {
             }
             return Ok(Box::new(Ensemble::new(vote, opened)?));
         }
-        if let JudgeConfig::Reward { model: dir, adapter, append_eos } = &self {
-            let model = Model::load_reward(gpu, dir, adapter.as_deref(), base_dtype).await?;
+        if let JudgeConfig::Reward { model: LocalModel { path, max_length }, adapter, append_eos } = &self {
+            let (name, adapter) = (name(path), adapter.as_deref());
+            let model = Model::load_reward(gpu, path, adapter, base_dtype).await?;
             model.warnings().for_each(&mut *warn);
-            let reward = RewardJudge::new(&model, dir, adapter.as_deref(), *append_eos, &name(dir)).await?;
+            let reward =
+                RewardJudge::new(&model, path, adapter, *append_eos, Some(*max_length), &name).await?;
             return Ok(Box::new(InPlace::new(reward)));
         }
         Ok(match self {
@@ -173,14 +191,14 @@ impl JudgeConfig {
                         load_judge(gpu, &model, base_dtype, warn).await?,
                         template,
                         orders,
-                        &name(&model),
+                        &name(&model.path),
                     )
                     .await?,
                 ))
             }
             JudgeConfig::Likelihood { model, template, instruction, normalise } => {
                 let judge = load_judge(gpu, &model, base_dtype, warn).await?;
-                let name = name(&model);
+                let name = name(&model.path);
                 Box::new(InPlace::new(
                     LikelihoodJudge::new(judge, &template, &instruction, normalise, &name).await?,
                 ))
@@ -192,13 +210,13 @@ impl JudgeConfig {
 /// Loads the model of a judge.
 async fn load_judge(
     gpu: &Gpu,
-    dir: &Path,
+    local: &LocalModel,
     base_dtype: Option<FrozenFormat>,
     warn: &mut (dyn FnMut(&str) + Send),
 ) -> Result<JudgeModel> {
-    let model = Model::load_frozen(gpu, dir, base_dtype).await?;
+    let model = Model::load_frozen(gpu, &local.path, base_dtype).await?;
     model.warnings().for_each(&mut *warn);
-    JudgeModel::of_model(&model, dir, None, &Arena::new()).await
+    JudgeModel::of_model(&model, &local.path, Some(local.max_length), &Arena::new()).await
 }
 
 /// The name of a model's folder.

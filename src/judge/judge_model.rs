@@ -56,10 +56,7 @@ impl JudgeModel {
     /// The scoring pass of a judge, which accounts for all its GPU memory, and the limit on the text length. A judge
     /// that caches the beginning of its texts needs slightly more memory.
     pub async fn scorer(model: &Model, max_length: Option<usize>, arena: &Arena) -> Result<(Scorer, usize)> {
-        if max_length == Some(0) {
-            return Err(Error::config("max-length", "is 0, at least 1 is needed"));
-        }
-        let max_length = max_length.unwrap_or(DEFAULT_MAX_LENGTH).min(model.architecture().context);
+        let max_length = text_limit(model, max_length)?;
         Ok((Scorer::new(model.gpu(), model, capacity(max_length), arena).await?, max_length))
     }
 
@@ -70,7 +67,11 @@ impl JudgeModel {
         options: [(&str, String); N],
     ) -> Result<BTreeMap<String, String>> {
         let model = fingerprint::judge_model(&self.dir, self.tokenizer.eos_ids())?.to_string();
-        let own = [("judge", kind.to_owned()), ("judge-model", model)];
+        let own = [
+            ("judge", kind.to_owned()),
+            ("judge-model", model),
+            ("judge-max-length", self.max_length.to_string()),
+        ];
         Ok(own.into_iter().chain(options).map(|(name, value)| (name.to_owned(), value)).collect())
     }
 
@@ -108,14 +109,25 @@ impl JudgeModel {
 
     /// Why texts of these lengths cannot be judged; `None` if they can.
     pub(super) fn refuse(&self, lengths: impl IntoIterator<Item = usize>) -> Option<String> {
-        let longest = lengths.into_iter().max().unwrap_or(0);
-        let limit = self.max_length;
-        (longest > limit).then(|| format!("the text has {longest} tokens, the limit of the judge is {limit}"))
+        too_long(lengths.into_iter().max().unwrap_or(0), self.max_length)
     }
 }
 
+/// The limit on the length of a text, in tokens: `given` or the default, and at most the model's context.
+pub(super) fn text_limit(model: &Model, given: Option<usize>) -> Result<usize> {
+    match given {
+        Some(0) => Err(Error::config("judge-max-length", "is 0, at least 1 is needed")),
+        given => Ok(given.unwrap_or(DEFAULT_MAX_LENGTH).min(model.architecture().context)),
+    }
+}
+
+/// Why a text of `length` tokens cannot be judged; `None` if it can.
+pub(super) fn too_long(length: usize, limit: usize) -> Option<String> {
+    (length > limit).then(|| format!("the text has {length} tokens, the limit of the judge is {limit}"))
+}
+
 /// The capacity of one scoring pass of a judge.
-fn capacity(max_length: usize) -> Capacity {
+pub(super) fn capacity(max_length: usize) -> Capacity {
     // One tree holds both orders, or both responses.
     let tokens = (2 * max_length).max(2048);
     Capacity { tokens, targets: tokens, sequences: 128 }

@@ -4,7 +4,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
-use super::judge_model::{DEFAULT_MAX_LENGTH, JudgeModel};
+#[cfg(doc)]
+use super::judge_model::DEFAULT_MAX_LENGTH;
+use super::judge_model::{JudgeModel, capacity, text_limit, too_long};
 use super::{Judge, Judgement, Pair, Rated, Score, Verdict};
 use crate::data::encoder::Encoder;
 use crate::data::packing::Tree;
@@ -30,8 +32,8 @@ pub struct RewardJudge {
 impl RewardJudge {
     /// A judge that uses this model and the tokenizer in `dir`. `adapter`: the folder of the LoRA adapter on it, for
     /// [`Judge::identity`]. `append_eos`: whether an end-of-sequence token is appended to each response, as `oaif
-    /// reward` does in training. Texts longer than [`DEFAULT_MAX_LENGTH`] tokens or than the model's context are not
-    /// rated.
+    /// reward` does in training. Texts longer than `max_length` tokens (`None`: [`DEFAULT_MAX_LENGTH`]) or than the
+    /// model's context are not rated.
     ///
     /// # Errors
     /// [`Error::Config`](crate::Error::Config) for a model without a reward head; invalid model files; out of memory.
@@ -40,11 +42,11 @@ impl RewardJudge {
         dir: &Path,
         adapter: Option<&Path>,
         append_eos: bool,
+        max_length: Option<usize>,
         name: &str,
     ) -> Result<RewardJudge> {
-        let max_length = DEFAULT_MAX_LENGTH.min(model.architecture().context);
-        let tokens = (2 * max_length).max(2048);
-        let capacity = Capacity { tokens, targets: 128, sequences: 128 };
+        let max_length = text_limit(model, max_length)?;
+        let capacity = Capacity { targets: 128, ..capacity(max_length) };
         Ok(RewardJudge {
             tokenizer: Tokenizer::load_for(dir, model.architecture().vocab)?,
             rater: Rater::new(model.gpu(), model, capacity, &Arena::new()).await?,
@@ -69,12 +71,9 @@ impl RewardJudge {
         if tree.responses.iter().any(Vec::is_empty) {
             return Ok(Err("the response has no tokens, so it cannot be rated".into()));
         }
-        let (length, limit) = (tree.length(), self.max_length);
-        match length > limit {
-            true => {
-                Ok(Err(format!("the text has {length} tokens, the limit of the reward model is {limit}")))
-            }
-            false => Ok(Ok(tree)),
+        match too_long(tree.length(), self.max_length) {
+            Some(why) => Ok(Err(why)),
+            None => Ok(Ok(tree)),
         }
     }
 }
@@ -92,6 +91,7 @@ impl Judge for RewardJudge {
             ("judge-model", model),
             ("judge-adapter", adapter.map_or_else(String::new, |digest| digest.to_string())),
             ("judge-append-eos", self.append_eos.to_string()),
+            ("judge-max-length", self.max_length.to_string()),
         ];
         Ok(own.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
     }

@@ -445,6 +445,9 @@ fn a_pair_that_is_too_long_for_the_judge_is_invalid_with_the_reason() {
             judged[0]
         );
     }
+    let shorter = "judge --input pairs.jsonl --judge likelihood --judge-model tiny --judge-max-length 8";
+    let why = place.oaif(shorter).rows()[0]["why"].to_string();
+    assert!(why.contains("the limit of the judge is 8"), "{why}");
 }
 
 #[test]

@@ -38,7 +38,7 @@ fn a_run_prints_its_settings_its_steps_its_result_and_the_next_commands() {
     {
         assert!(lines[i].starts_with(name), "{}", outcome.err);
     }
-    for part in ["LoRA adapter of rank 2", "4, 3 steps of 4", "2.3e-3, linear", "iB of GPU memory"] {
+    for part in ["LoRA adapter of rank 2", "4, 3 steps of 4", "1.1e-3, linear", "iB of GPU memory"] {
         assert!(outcome.err.contains(part), "{part} is not in {}", outcome.err);
     }
     let steps: Vec<&&str> = lines.iter().filter(|line| line.starts_with("step ")).collect();

@@ -468,7 +468,7 @@ impl Fetch for EvalPlan {
         for (flag, judge) in
             [("--judge-model", Some(&mut self.judge)), ("--second-judge-model", self.second_judge.as_mut())]
         {
-            let models = judge.map(JudgeConfig::models_mut).unwrap_or_default();
+            let models = judge.map(JudgeConfig::model_paths_mut).unwrap_or_default();
             inputs.extend(models.into_iter().map(|path| Input::new(flag, What::Model, path)));
         }
         inputs

@@ -13,14 +13,15 @@ use super::first_given;
 #[cfg(feature = "http")]
 use super::openai::OpenAiArgs;
 use super::paths::model_dir;
-use super::{ensure, flag_names};
+use super::{ensure, flag_names, positive};
 use crate::cli::config_file;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::judge::command::CommandJudge;
-use crate::judge::config::JudgeConfig;
+use crate::judge::config::{JudgeConfig, LocalModel};
 use crate::judge::ensemble::Vote;
 use crate::judge::human::Desk;
+use crate::judge::judge_model::DEFAULT_MAX_LENGTH;
 use crate::judge::likelihood::{DEFAULT_TEMPLATE, Normalise};
 use crate::judge::llm::Orders;
 use crate::judge::rule::Rule;
@@ -120,6 +121,10 @@ pub(crate) struct JudgeArgs {
     /// name on the server (openai)
     #[arg(long, value_name = "DIR|NAME")]
     judge_model: Option<PathBuf>,
+    /// Maximum number of tokens of a text that the judge's model reads, template included; at most the model's context. The
+    /// verdicts of pairs with longer texts are invalid (llm, likelihood, reward) [default: 1024]
+    #[arg(long, value_name = "N")]
+    judge_max_length: Option<usize>,
     /// LoRA adapter of the reward model, including its head (reward)
     #[arg(long, value_name = "DIR")]
     judge_adapter: Option<PathBuf>,
@@ -274,8 +279,10 @@ impl JudgeArgs {
         Ok(JudgeConfig::Likelihood { model, template, instruction, normalise })
     }
 
-    fn model(&self, who: &str) -> Result<PathBuf> {
-        model_dir("--judge-model", needed(&self.judge_model, who, "--judge-model DIR")?)
+    fn model(&mut self, who: &str) -> Result<LocalModel> {
+        let path = model_dir("--judge-model", needed(&self.judge_model, who, "--judge-model DIR")?)?;
+        let max_length = *self.judge_max_length.get_or_insert(DEFAULT_MAX_LENGTH);
+        Ok(LocalModel { path, max_length: positive("--judge-max-length", max_length)? })
     }
 
     fn refuse_flags_of_others(&self, kind: Kind) -> Result<()> {
@@ -290,8 +297,9 @@ impl JudgeArgs {
         const SERVERS: Kind = Llm;
         #[cfg(feature = "http")]
         const SERVERS: Kind = OpenAi;
-        let flags: [(&str, bool, &[Kind]); 12] = [
+        let flags: [(&str, bool, &[Kind]); 13] = [
             ("--judge-model", self.judge_model.is_some(), &[Llm, Likelihood, Reward, SERVERS]),
+            ("--judge-max-length", self.judge_max_length.is_some(), &[Llm, Likelihood, Reward]),
             ("--judge-adapter", self.judge_adapter.is_some(), &[Reward]),
             ("--judge-no-append-eos", self.judge_no_append_eos, &[Reward]),
             ("--judge-template", self.judge_template.is_some(), &[Llm, Likelihood, SERVERS]),

@@ -20,8 +20,8 @@ enum Optim {
 #[command(next_help_heading = "Optimisation")]
 #[serde(rename_all = "kebab-case")]
 pub(super) struct OptimisationArgs {
-    /// Peak learning rate [default: 1e-5 × (2048 / hidden size)^0.75, such as 2.6e-5 for SmolLM2-135M; 10 times that with
-    /// LoRA; twice as much in sft]
+    /// Peak learning rate [default: 1e-5 × (2048 / hidden size)^0.75, such as 2.6e-5 for SmolLM2-135M; 5 times that with
+    /// LoRA; in sft twice that, and 20 times with LoRA]
     #[arg(long, value_name = "RATE", alias = "lr")]
     pub(super) learning_rate: Option<f64>,
     /// Learning rate schedule: linear, cosine, constant or constant_with_warmup

@@ -526,9 +526,14 @@ fn a_flag_of_another_judge_is_a_mistake() {
 fn an_llm_judge_takes_a_template_by_name_or_file() {
     let llm = |flags: &[&str]| judge(&[&["--judge", "llm", "--judge-model", DIR], flags].concat());
     let JudgeConfig::Llm { model, orders, .. } = llm(&[]).unwrap().judge else { panic!() };
-    assert_eq!((model, orders), (PathBuf::from(DIR), Orders::Both));
+    assert_eq!((model, orders), (PathBuf::from(DIR).into(), Orders::Both));
     let one = llm(&["--judge-template", "harmlessness", "--judge-orders", "one"]).unwrap().judge;
     assert!(matches!(one, JudgeConfig::Llm { orders: Orders::One, .. }));
+    let JudgeConfig::Llm { model, .. } = llm(&["--judge-max-length", "4096"]).unwrap().judge else {
+        panic!()
+    };
+    assert_eq!(model.max_length, 4096);
+    mistake(llm(&["--judge-max-length", "0"]), &["--judge-max-length", "1 or more"]);
     mistake(llm(&["--judge-template", "helpfullness"]), &["helpfullness", "\"helpfulness\""]);
 
     let folder = tempfile::tempdir().unwrap();

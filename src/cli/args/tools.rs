@@ -378,7 +378,7 @@ impl Fetch for ExportPlan {
 
 impl Fetch for JudgePlan {
     fn inputs(&mut self) -> Vec<Input<'_>> {
-        let judge = self.judge.models_mut().into_iter();
+        let judge = self.judge.model_paths_mut().into_iter();
         judge.map(|path| Input::new("--judge-model", What::Model, path)).collect()
     }
 }

@@ -315,7 +315,7 @@ struct Defaults {
     batch_size: usize,
 }
 
-const PREFERENCE: Defaults = Defaults { learning_rate: 1e-5, learning_rate_lora: 1e-4, batch_size: 8 };
+const PREFERENCE: Defaults = Defaults { learning_rate: 1e-5, learning_rate_lora: 5e-5, batch_size: 8 };
 const ONLINE: Defaults = Defaults { batch_size: 16, ..PREFERENCE };
 const SFT: Defaults = Defaults { learning_rate: 2e-5, learning_rate_lora: 2e-4, batch_size: 8 };
 

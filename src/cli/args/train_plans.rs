@@ -123,7 +123,7 @@ impl Fetch for TrainPlan {
 impl Fetch for AlignPlan {
     fn inputs(&mut self) -> Vec<Input<'_>> {
         let what = self.train.model();
-        let judge = self.judge.models_mut().into_iter();
+        let judge = self.judge.model_paths_mut().into_iter();
         let judge = judge.map(|path| Input::new("--judge-model", what, path));
         self.train.inputs().into_iter().chain(judge).collect()
     }

@@ -65,9 +65,9 @@ fn measured(gpu: &Gpu, plan: JudgeConfig, dtype: Option<FrozenFormat>) -> Result
         return Ok(Box::new(held.collect::<Result<Vec<_>>>()?));
     }
     match plan.models().first() {
-        Some(dir) if !dir.join("tokenizer.json").exists() => {
-            let model = Model::load_frozen(gpu, dir, dtype).wait()?;
-            Ok(Box::new(JudgeModel::scorer(&model, None, &Arena::new()).wait()?))
+        Some(local) if !local.path.join("tokenizer.json").exists() => {
+            let model = Model::load_frozen(gpu, &local.path, dtype).wait()?;
+            Ok(Box::new(JudgeModel::scorer(&model, Some(local.max_length), &Arena::new()).wait()?))
         }
         _ => Ok(Box::new(open_judge(gpu, plan, dtype, true)?)),
     }

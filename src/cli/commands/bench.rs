@@ -141,7 +141,7 @@ fn judge_config(plan: &BenchPlan) -> Result<JudgeConfig> {
     Ok(match &plan.judge_model {
         None => JudgeConfig::Rule(Rule::parse("longer")?),
         Some(dir) => JudgeConfig::Likelihood {
-            model: dir.clone(),
+            model: dir.clone().into(),
             template: DEFAULT_TEMPLATE.into(),
             instruction: String::new(),
             normalise: Normalise::default(),
