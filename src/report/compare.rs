@@ -140,7 +140,7 @@ fn warnings(runs: &[Named]) -> Vec<String> {
     }
     if differ(&rated, &["model"]) {
         warnings.push(
-            "The win rates are against different reference models and cannot be compared: use oaif eval --against DIR with \
+            "The win rates are against different starting models and cannot be compared: use oaif eval --against DIR with \
              one model."
                 .into(),
         );
@@ -200,7 +200,7 @@ fn results(runs: &[Named]) -> Section {
     }
     Section::new("Results")
         .text(
-            "Win rates, with 95 % intervals, are from the last evaluation on held-out prompts against the reference model. \
+            "Win rates, with 95 % intervals, are from the last evaluation on held-out prompts against the starting model. \
              The other figures are from held-out rows where a run has them, else means over the last tenth of its steps. The \
              time is that of the steps.",
         )
@@ -274,7 +274,7 @@ fn curves(runs: &[Named]) -> Vec<Section> {
         Section::new("Held-out rows")
             .plot(
                 share(plot(
-                    "Win rate against the reference model",
+                    "Win rate against the starting model",
                     "on held-out prompts",
                     "eval/win_rate",
                     Curve::Points,

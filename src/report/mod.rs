@@ -8,7 +8,7 @@
 //! let mut report = Report::new("A story teller, aligned");
 //! report.figure(KeyFigure::new("Win rate", "80.5 %").note("74.5 to 85.4 %"));
 //! report.add(
-//!     Section::new("Against the reference model")
+//!     Section::new("Against the starting model")
 //!         .text("On 200 held-out prompts.")
 //!         .bars(Bars::new("Win rate").unit(Unit::Share).level(0.5).group("DPO", [rate]))
 //!         .table(Table::new(["loss", "wins"]).row(["DPO".into(), (rate, Unit::Share).into()]))

@@ -439,7 +439,7 @@ mod tests {
     fn responses_before_and_after_are_shown() {
         let row = |verdict: &str, p: Value| {
             json!({
-                "step": 30, "prompt": "Once", "reference_response": "dog", "policy_response": "a dog", "verdict": verdict,
+                "step": 30, "prompt": "Once", "starting_response": "dog", "policy_response": "a dog", "verdict": verdict,
                 "p_12": p, "p_21": p,
             })
         };
@@ -447,7 +447,7 @@ mod tests {
         let html = report(&[(METRICS, lines([step(30)])), (EVAL_SAMPLES, lines(rows))]).unwrap();
         assert!(html.contains("<h2>Before and after</h2>"), "{html}");
         assert_eq!(html.matches("policy after 30 steps <b>✓ preferred").count(), 1, "{html}");
-        assert_eq!(html.matches("reference model <b>✓ preferred").count(), 1, "{html}");
+        assert_eq!(html.matches("starting model <b>✓ preferred").count(), 1, "{html}");
         assert!(
             html.contains("judge&#39;s probability for the policy&#39;s response: 0.875<")
                 && html.contains(">a tie<"),

@@ -255,7 +255,7 @@ pub(super) fn sample(row: &Value) -> Sample {
     sample.note(parts.join("; "))
 }
 
-/// The responses of the reference model and of the policy to held-out prompts, rows of `eval_samples.jsonl`.
+/// The responses of the starting model and of the policy to held-out prompts, rows of `eval_samples.jsonl`.
 pub(super) fn before_and_after(rows: &[Value]) -> Section {
     let section = Section::new("Before and after");
     let Some(step) = rows.first().and_then(|row| row["step"].as_u64()) else { return section };
@@ -268,7 +268,7 @@ pub(super) fn before_and_after(rows: &[Value]) -> Section {
         let mut sample = Sample::new(text("prompt"));
         let policy = format!("policy after {} steps", number(step as f64));
         for (label, key, wins) in
-            [("reference model", "reference_response", "loss"), (policy.as_str(), "policy_response", "win")]
+            [("starting model", "starting_response", "loss"), (policy.as_str(), "policy_response", "win")]
         {
             sample = match text("verdict") == wins {
                 true => sample.preferred(label, text(key)),
@@ -283,7 +283,7 @@ pub(super) fn before_and_after(rows: &[Value]) -> Section {
         let p = p.map(|p| format!("judge's probability for the policy's response: {p}"));
         let note = match text("verdict") {
             "invalid" => Some("no usable verdict".into()),
-            "tie" if text("policy_response") == text("reference_response") => {
+            "tie" if text("policy_response") == text("starting_response") => {
                 Some("identical responses".into())
             }
             "tie" => Some(p.map_or("a tie".into(), |p| format!("a tie; {p}"))),

@@ -19,7 +19,7 @@ pub(super) struct WinRate {
 /// A value, and the one that it is compared with.
 pub(super) struct Change {
     pub(super) last: f64,
-    /// Of the reference model, or the first steps; `None` in a run of one step.
+    /// Of the starting model, or the first steps; `None` in a run of one step.
     pub(super) first: Option<f64>,
     /// Whether it was measured on held-out rows.
     pub(super) held_out: bool,
@@ -94,7 +94,7 @@ impl Run {
 
     /// The mean length of the policy's responses in tokens.
     pub(super) fn length(&self) -> Option<Change> {
-        let held_out = self.metrics.last("eval/mean_length").zip(self.metrics.last("eval/reference_length"));
+        let held_out = self.metrics.last("eval/mean_length").zip(self.metrics.last("eval/starting_length"));
         match held_out {
             Some((last, first)) => Some(Change { last, first: Some(first), held_out: true }),
             None => self.change("completions/mean_length"),
@@ -141,7 +141,7 @@ impl Run {
         match self.kind() {
             Kind::Align => match self.win_rate() {
                 Some(win) => format!(
-                    "{} the policy wins {} of {} held-out prompts against the reference model{}.{}{}",
+                    "{} the policy wins {} of {} held-out prompts against the starting model{}.{}{}",
                     after(win.step),
                     rate_in_words(win.rate),
                     number(win.prompts),
@@ -258,7 +258,7 @@ impl Run {
         if kind == Kind::Align {
             if let Some(length) = self.length() {
                 let before = |text: String| match length.held_out {
-                    true => format!("{text} of the reference model"),
+                    true => format!("{text} of the starting model"),
                     false => in_first(text),
                 };
                 report.figure(plain("Length of a response", &length, " tokens", &before).main());
@@ -354,12 +354,12 @@ mod tests {
         let row = |step: usize, rate: f64| {
             json!({
                 "step": step, "eval/win_rate": rate, "eval/win_rate_low": rate - 0.04, "eval/win_rate_high": rate + 0.03,
-                "eval/prompts": 200, "eval/kl": 2.41, "eval/mean_length": 12.6, "eval/reference_length": 10.0,
+                "eval/prompts": 200, "eval/kl": 2.41, "eval/mean_length": 12.6, "eval/starting_length": 10.0,
             })
         };
         let told = sentence(json!({"command": "align"}), &[row(60, 0.7), row(120, 0.92)]);
         let expected = "After 120 steps the policy wins 92 % (95 % interval 88 to 95) of 200 held-out prompts against the \
-                        reference model; its responses are 26 % longer and 2.4 nats away (KL).";
+                        starting model; its responses are 26 % longer and 2.4 nats away (KL).";
         assert_eq!(told, expected);
         let unclear = sentence(json!({"command": "align"}), &[row(60, 0.52), json!({"step": 61})]);
         assert!(

@@ -93,12 +93,12 @@ impl Run {
             .filter(|(_, value)| value.is_finite())
     }
 
-    /// The value of a metric of the held-out prompts before the first step, where the policy is the reference model.
+    /// The value of a metric of the held-out prompts before the first step, where the policy is the starting model.
     pub(super) fn before_training(&self, metric: &str) -> Option<f64> {
         match metric {
             "eval/win_rate" => Some(0.5),
             "eval/kl" => Some(0.0),
-            "eval/mean_length" => self.metrics.last("eval/reference_length"),
+            "eval/mean_length" => self.metrics.last("eval/starting_length"),
             _ => None,
         }
     }
@@ -141,18 +141,18 @@ impl Run {
         let (length, kl) = (over_steps("length", "eval/mean_length"), over_steps("KL", "eval/kl"));
         Section::new("Held-out prompts")
             .text(format!(
-                "The policy's responses to {} held-out prompts against those of the reference model, compared by the run's own \
+                "The policy's responses to {} held-out prompts against those of the starting model, compared by the run's own \
                  judge. A tie is half a win. Use oaif eval with another judge to see whether the result holds.",
                 number(prompts)
             ))
             .plot(
-                self.plot("Win rate against the reference model", "with its 95 % interval")
+                self.plot("Win rate against the starting model", "with its 95 % interval")
                     .unit(Unit::Share)
                     .level(0.5)
                     .series(Series::band("win rate", rates)),
             )
             .plot(self.plot("Length of the responses", "tokens, mean").from_zero().series(length))
-            .plot(self.plot("KL to the reference model", "mean of log π − log π₀ of a response, nats").level(0.0).series(kl))
+            .plot(self.plot("KL to the starting model", "mean of log π − log π₀ of a response, nats").level(0.0).series(kl))
     }
 
     pub(super) fn responses(&self) -> Section {

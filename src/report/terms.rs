@@ -3,12 +3,13 @@
 use super::svg::prose;
 
 /// A term, the words by which it is found in lower case, and its meaning.
-const TERMS: [(&str, &[&str], &str); 12] = [
+const TERMS: [(&str, &[&str], &str); 13] = [
     ("policy", &["policy"], "the model that is trained"),
+    ("starting model", &["starting model"], "the policy before training"),
     (
         "reference model",
         &["reference model", "the reference", "π₀"],
-        "a copy of the policy from before training, with frozen weights, that the policy is compared with",
+        "a copy of the starting model with frozen weights, from which the loss measures the policy's distance",
     ),
     (
         "judge",

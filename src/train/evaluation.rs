@@ -38,7 +38,7 @@ pub(crate) struct EvalSample {
     /// As the judge reads it.
     pub prompt: String,
     /// Of the policy before the first step.
-    pub reference_response: String,
+    pub starting_response: String,
     /// Of the policy after the step.
     pub policy_response: String,
     /// "win" of the policy, "tie", "loss" or "invalid".
@@ -216,7 +216,7 @@ impl Evaluation {
         let sample = |i: usize| EvalSample {
             step,
             prompt: self.shown[i].clone(),
-            reference_response: self.start_answers[i].text.clone(),
+            starting_response: self.start_answers[i].text.clone(),
             policy_response: answers[i].text.clone(),
             verdict: verdicts[i].decision().map_or("invalid", Decision::name),
             p_12: verdicts[i].p_12,
@@ -260,7 +260,7 @@ impl Evaluation {
             prompts: preferences.len(),
             ties: decisions.iter().filter(|decision| **decision == Decision::Tie).count(),
             mean_length: mean_length(answers),
-            reference_length: mean_length(&self.start_answers),
+            starting_length: mean_length(&self.start_answers),
             kl: own.iter().zip(&start).map(|(own, start)| own - start).sum::<f64>() / count,
         }))
     }

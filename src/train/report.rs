@@ -283,9 +283,9 @@ pub struct EvaluationReport {
     /// Length of the policy's responses in tokens, mean over all held-out prompts.
     #[serde(rename = "eval/mean_length")]
     pub mean_length: f64,
-    /// Mean length of the reference model's responses in tokens.
-    #[serde(rename = "eval/reference_length")]
-    pub reference_length: f64,
+    /// Mean length of the starting model's responses in tokens.
+    #[serde(rename = "eval/starting_length")]
+    pub starting_length: f64,
     /// log π minus the log-probability under the starting model, in nats, summed over the tokens of the policy's
     /// response, mean over all held-out prompts. This estimates the KL divergence from the starting model.
     #[serde(rename = "eval/kl")]

@@ -368,7 +368,7 @@ fn a_run_with_held_out_prompts_reports_its_win_rate_and_trains_the_same() {
     assert!(done.err.contains("held out      12 rows"), "{}", done.err);
     assert!(done.err.contains("oaif eval --run run --dataset prompts.jsonl --judge llm"), "{}", done.err);
     let html = String::from_utf8(place.read("run/report.html")).unwrap();
-    assert!(html.contains("Win rate against the reference model") && html.contains("Before and after"));
+    assert!(html.contains("Win rate against the starting model") && html.contains("Before and after"));
     let samples = place.rows("run/eval_samples.jsonl");
     assert!(samples.len() == 12 && samples.iter().all(|row| row["step"] == 5), "{samples:?}");
     // The win rate is only measured; it does not change training.
@@ -380,7 +380,7 @@ fn a_run_with_held_out_prompts_reports_its_win_rate_and_trains_the_same() {
     place.oaif("align --resume run").done();
     let again = place.rows("run/metrics.jsonl");
     assert_eq!(place.rows("run/eval_samples.jsonl"), samples);
-    for key in ["eval/win_rate", "eval/kl", "eval/mean_length", "eval/reference_length"] {
+    for key in ["eval/win_rate", "eval/kl", "eval/mean_length", "eval/starting_length"] {
         assert_eq!(again.last().unwrap()[key], last[key], "{key}");
     }
     let none = format!("{train} {RULE} --output-dir none --eval-steps 2");

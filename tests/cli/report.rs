@@ -16,7 +16,7 @@ fn a_report_is_written_of_one_run_and_of_several() {
     assert_eq!(samples.len(), 4);
     for row in &samples {
         assert_eq!(row["step"], 3, "{row}");
-        assert!(row["reference_response"].is_string() && row["policy_response"].is_string(), "{row}");
+        assert!(row["starting_response"].is_string() && row["policy_response"].is_string(), "{row}");
         assert!(["win", "tie", "loss"].contains(&row["verdict"].as_str().unwrap()), "{row}");
     }
     assert!(!place.path("two/eval_samples.jsonl").exists());

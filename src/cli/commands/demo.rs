@@ -167,7 +167,7 @@ impl Results {
             EvalSample {
                 step: self.after().step,
                 prompt: post.clone(),
-                reference_response: before.clone(),
+                starting_response: before.clone(),
                 policy_response: after.clone(),
                 verdict: verdict.name(),
                 p_12: None,

@@ -69,16 +69,15 @@ impl Page<'_> {
         let [before, after] = ["before", "after"].map(|when| {
             ["mean_length", "mean_utility"].map(|name| number(figure(summary, &format!("{name}_{when}"))))
         });
-        let of_reference = |text: &str, unit: &str| format!("{text} {unit} of the reference model");
+        let of_start = |text: &str, unit: &str| format!("{text} {unit} of the starting model");
         report
             .figure_first(
-                KeyFigure::new("Utility", format!("{} facts", after[1]))
-                    .note(of_reference(&before[1], "facts")),
+                KeyFigure::new("Utility", format!("{} facts", after[1])).note(of_start(&before[1], "facts")),
             )
             .figure_first(by("Win rate by the evaluation judge", rate(summary, "judge_win_rate")))
             .figure_first(
                 KeyFigure::new("Length of a response", format!("{} words", after[0]))
-                    .note(of_reference(&before[0], "words"))
+                    .note(of_start(&before[0], "words"))
                     .main(),
             )
             .figure_first(by("Win rate by the oracle", rate(summary, "oracle_win_rate")).main());
@@ -115,7 +114,7 @@ impl Page<'_> {
         let kl = kl.map(|kl| format!("{kl:.1} nats away (KL)"));
         let parts: Vec<String> = length.into_iter().chain(kl).collect();
         format!(
-            "After {steps} steps the policy wins {} of {posts} held-out posts against the reference model by the oracle{ties}; its \
+            "After {steps} steps the policy wins {} of {posts} held-out posts against the starting model by the oracle{ties}; its \
              summaries are {}.{}",
             rate_in_words(oracle),
             parts.join(" and "),
@@ -128,7 +127,7 @@ impl Page<'_> {
         let stages: Vec<&Value> = summary["stages"].as_array().into_iter().flatten().collect();
         let points = |key: &'static str| stages.iter().map(move |s| (figure(s, "step"), figure(s, key)));
         let later = || stages.iter().copied().filter(|stage| figure(stage, "step") > 0.0);
-        // Before the first step the policy is the reference model.
+        // Before the first step the policy is the starting model.
         let rates = |name: &'static str| {
             std::iter::once((0.0, 0.5.into())).chain(later().map(move |s| (figure(s, "step"), rate(s, name))))
         };
@@ -139,9 +138,9 @@ impl Page<'_> {
         let plot = |title: &str, label: &str| {
             Plot::new(title).labels("step", label).over(0.0, figure(summary, "steps"))
         };
-        Section::new("Against the reference model")
+        Section::new("Against the starting model")
             .text(format!(
-                "One summary of each of {} held-out posts, by the reference model and by the policy after so many steps. By the \
+                "One summary of each of {} held-out posts, by the starting model and by the policy after so many steps. By the \
                  oracle, the summary of higher utility wins. Ties are left out of the win rates; the intervals are 95 % \
                  intervals.",
                 number(figure(summary, "held_out_posts"))
@@ -186,16 +185,16 @@ impl Page<'_> {
         for row in &rows {
             let text = |key: &str| row[key].as_str().unwrap_or_default();
             let Some(post) = Post::parse(text("prompt")) else { continue };
-            let (before, after) = (text("reference_response"), text("policy_response"));
+            let (before, after) = (text("starting_response"), text("policy_response"));
             let mut sample = Sample::new(text("prompt"));
-            for (label, summary, wins) in [("reference model", before, "loss"), ("policy", after, "win")] {
+            for (label, summary, wins) in [("starting model", before, "loss"), ("policy", after, "win")] {
                 sample = match text("verdict") == wins {
                     true => sample.preferred(label, summary),
                     false => sample.response(label, summary),
                 };
             }
             let [before, after] = [before, after].map(|summary| quality(&Quality::of(&post, summary)));
-            section = section.sample(sample.note(format!("reference model: {before}; policy: {after}")));
+            section = section.sample(sample.note(format!("starting model: {before}; policy: {after}")));
         }
         Ok(section)
     }
