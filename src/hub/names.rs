@@ -129,8 +129,18 @@ pub(super) fn unsafe_name(name: &str) -> Option<&'static str> {
     if name.contains('\\') || name.chars().any(char::is_control) {
         return Some("contains a backslash or a control character");
     }
-    (cfg!(windows) && name.contains([':', '<', '>', '"', '|', '?', '*']))
-        .then_some("is not a valid file name on Windows")
+    (cfg!(windows) && !parts().all(is_valid_on_windows)).then_some("is not a valid file name on Windows")
+}
+
+/// Whether Windows allows a file of this name.
+fn is_valid_on_windows(name: &str) -> bool {
+    // Device names are reserved with any extension.
+    let stem = name.split('.').next().unwrap_or_default().trim_end().to_ascii_uppercase();
+    let is_port = ["COM", "LPT"]
+        .iter()
+        .any(|port| stem.strip_prefix(port).is_some_and(|number| matches!(number.as_bytes(), [b'1'..=b'9'])));
+    let is_device = is_port || ["CON", "PRN", "AUX", "NUL"].contains(&stem.as_str());
+    !is_device && !name.ends_with(['.', ' ']) && !name.contains([':', '<', '>', '"', '|', '?', '*'])
 }
 
 /// Percent-encodes a part of a URL's path: all bytes except letters, digits, `-._~` and, with `keep_slashes`, slashes.
@@ -149,6 +159,16 @@ pub(super) fn quoted(text: &str, keep_slashes: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_that_windows_reserves_are_known() {
+        for name in ["CON", "nul.json", "com1.txt", "LPT9", "aux .bin", "a:b", "model.", "model "] {
+            assert!(!is_valid_on_windows(name), "{name}");
+        }
+        for name in ["config.json", "console.json", "COM10", "com", "nullable.txt", ".gitattributes"] {
+            assert!(is_valid_on_windows(name), "{name}");
+        }
+    }
 
     #[test]
     fn a_name_has_an_organisation_a_repository_and_optionally_a_revision() {
