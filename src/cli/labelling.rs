@@ -171,18 +171,18 @@ mod tests {
 
     /// The messages printed while these lines are read.
     fn read(desk: &Desk, requests: &Requests, lines: &str) -> Vec<String> {
-        let mut heard = Vec::new();
-        label(desk, requests, &mut Lines::new(lines.as_bytes()), &mut |text| heard.push(text.to_owned()));
-        heard
+        let mut printed = Vec::new();
+        label(desk, requests, &mut Lines::new(lines.as_bytes()), &mut |text| printed.push(text.to_owned()));
+        printed
     }
 
     #[test]
     fn lines_label_undo_and_comment_and_the_end_of_the_input_closes_the_desk() {
         let (desk, requests) = (desk(4), Requests::default());
-        let heard = read(&desk, &requests, "1\nu\nc rather odd\n2\ntie\nSKIP\nwhat\n");
-        let shown = heard.iter().filter(|text| text.contains("Response 1")).count();
-        assert_eq!(shown, 6, "{heard:#?}");
-        let said: Vec<&str> = heard.iter().filter_map(|text| text.strip_prefix("  ")).collect();
+        let printed = read(&desk, &requests, "1\nu\nc rather odd\n2\ntie\nSKIP\nwhat\n");
+        let shown = printed.iter().filter(|text| text.contains("Response 1")).count();
+        assert_eq!(shown, 6, "{printed:#?}");
+        let said: Vec<&str> = printed.iter().filter_map(|text| text.strip_prefix("  ")).collect();
         assert_eq!(
             said[..6],
             [

@@ -99,7 +99,7 @@ pub trait Trains: Sized {
     fn join(mut self) -> Result<Self> {
         let ranks = ranks();
         if !ranks.is_alone() && self.judge().is_some_and(|judge| judge.desk().is_some()) {
-            let why = "needs a single process: the person sits at one machine";
+            let why = "works only with a single process: start oaif without a launcher, or use another --judge";
             return Err(Error::config("--judge human", why));
         }
         let plan = self.train();

@@ -253,7 +253,7 @@ fn a_failed_judge_is_retried_and_completed_steps_are_kept() {
     };
     let outcome = place.oaif(&line("run", "judge"));
     assert_eq!(outcome.code, Some(1), "{}", outcome.err);
-    assert!(outcome.err.contains("asked again after a failure") && outcome.err.contains("exit status: 3"));
+    assert!(outcome.err.contains("retried after a failure") && outcome.err.contains("exit status: 3"));
     assert!(outcome.err.contains("after step 2; resume with oaif align --resume run"), "{}", outcome.err);
     assert_eq!(place.names("run/checkpoints"), ["step-000002"]);
     let report = String::from_utf8(place.read("run/report.html")).unwrap();

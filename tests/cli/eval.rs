@@ -455,7 +455,7 @@ fn two_judges_give_their_agreement_and_a_win_rate_each() {
 
     place.write("longer.toml", "judge = \"rule\"\njudge-rule = \"longer\"\n");
     let same = place.oaif(&format!("{ADAPTED} {RULE} --output out --second-judge longer.toml")).done();
-    assert!(same.err.contains("the second judge is the judge itself"), "{}", same.err);
+    assert!(same.err.contains("the second judge is the same as --judge"), "{}", same.err);
     let refuses = |text: &str, parts: &[&str]| {
         place.write("bad.toml", text);
         let line = format!("{ADAPTED} {RULE} --output none --second-judge bad.toml");

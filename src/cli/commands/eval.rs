@@ -174,7 +174,7 @@ fn evaluate(plan: EvalPlan, console: &mut Console) -> Result<(EvalResult, Value)
     warnings.extend(plan.run.as_deref().and_then(|run| trained_with(run, &judged.identity)));
     let second = second.map(|second| second.judge(&gpu, &plan, &pairs, console)).transpose()?;
     if second.as_ref().is_some_and(|second| is_same(&second.identity, &judged.identity)) {
-        warnings.push("the second judge is the judge itself: their agreement says nothing".into());
+        warnings.push("the second judge is the same as --judge, so their agreement has no meaning".into());
     }
     let members = judged.names();
     let [own_a, own_b] = [&model_a, &model_b].map(|model| judged.has(model));
