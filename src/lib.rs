@@ -1,9 +1,10 @@
-//! Aligns small language models with feedback from a judge, on any GPU that WebGPU reaches.
+//! Aligns small language models with feedback from a judge, on any GPU that WebGPU supports.
 //!
 //! In online training, the policy (the model being trained) writes two responses to each prompt, a judge compares them, and
-//! a DPO, IPO or SLiC step follows at once ([Guo et al. 2024](https://arxiv.org/abs/2402.04792)). The judge is a model, a
-//! rule, a person, a server, or your own code. The library also has supervised fine-tuning, DPO on a dataset of preference
-//! pairs, reward models, LoRA adapters and sampling. Models are folders in the Hugging Face layout, or GGUF files.
+//! the policy is trained on the verdict with DPO, IPO or SLiC
+//! ([Guo et al. 2024](https://arxiv.org/abs/2402.04792)). The judge is a model, a rule, a person, a server, or your own
+//! code. The library also has supervised fine-tuning, DPO on a dataset of preference pairs, reward models, LoRA adapters and
+//! sampling. Models are folders in the Hugging Face layout, or GGUF files.
 //!
 //! All floating-point computation is done by WGSL compute shaders, which [`wgpu`] runs on Vulkan, Metal or DirectX 12,
 //! and in browsers on WebGPU. The library needs neither CUDA nor Python. It prints nothing and returns errors for invalid

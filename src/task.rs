@@ -1,4 +1,5 @@
-//! Helpers for futures. There is no executor: any one can poll them, such as a window's event loop or a browser's.
+//! Helpers for futures. This crate has no executor: any executor can poll its futures, such as the event loop of a window
+//! or of a browser.
 //!
 //! On native targets, [`block_on`] and [`Wait`] run a future on the calling thread.
 

@@ -272,7 +272,7 @@ pub struct Measurement {
     pub gigabytes_per_second: f64,
     /// The ceiling that the case is nearer to, which limits it: `multiply-add` or `bandwidth`.
     pub bound: &'static str,
-    /// The percentage of it that is reached. Above 100 if data stays in a cache.
+    /// The percentage of this ceiling that the case reaches; above 100 if data stays in a cache.
     pub percent_of_ceiling: f64,
     /// Launches per run.
     pub launches: f64,

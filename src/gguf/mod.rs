@@ -36,7 +36,7 @@ use tokenizer::{GgufTokenizer, key};
 const END: &str = "gguf";
 
 /// The files of a model folder that a GGUF file replaces.
-pub(crate) const STANDS_FOR: [&str; 4] =
+pub(crate) const REPLACED_FILES: [&str; 4] =
     ["config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"];
 
 /// Whether `path` has the extension of a GGUF file.
@@ -86,7 +86,7 @@ pub(crate) fn json(model: &Path, name: &str) -> Result<(PathBuf, Option<Value>)>
         let value = files::read_json_if_present(&path)?;
         return Ok((path, value));
     };
-    let known = STANDS_FOR.contains(&name);
+    let known = REPLACED_FILES.contains(&name);
     let value = known.then(|| derived(&Container::open(&file)?, name)).transpose()?;
     Ok((file, value))
 }
@@ -112,7 +112,7 @@ fn derived(container: &Container, name: &str) -> Result<Value> {
 /// Writes to `dir` the tokenizer files that the GGUF file at `path` replaces, and with `all` also the generation
 /// configuration.
 pub(crate) fn write_companions(path: &Path, dir: &Path, all: bool) -> Result<()> {
-    let names: &[&str] = if all { &STANDS_FOR[1..] } else { &STANDS_FOR[1..3] };
+    let names: &[&str] = if all { &REPLACED_FILES[1..] } else { &REPLACED_FILES[1..3] };
     let container = Container::open(path)?;
     for name in names {
         let mut text = serde_json::to_string_pretty(&derived(&container, name)?).expect("a JSON value");

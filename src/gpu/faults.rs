@@ -48,7 +48,7 @@ impl Foreign {
         lost
     }
 
-    fn was_just_alive(&self) -> bool {
+    fn was_recently_alive(&self) -> bool {
         self.alive.lock().unwrap().elapsed() < ALIVE
     }
 }
@@ -162,7 +162,7 @@ impl Faults {
 
     /// Like [`Faults::check`], but skips the check of an application's device that was checked a moment ago.
     pub fn look(&self, what: &str) -> Result<()> {
-        match self.foreign.as_ref().is_none_or(Foreign::was_just_alive) {
+        match self.foreign.as_ref().is_none_or(Foreign::was_recently_alive) {
             true => self.reported(what),
             false => self.check(what),
         }

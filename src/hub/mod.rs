@@ -137,7 +137,7 @@ impl Hub {
                 if remote.size > LARGEST_INDEX {
                     return Err(Error::hub(
                         repo,
-                        format!("{index} has a size of {}, too large for an index", remote.told_size()),
+                        format!("{index} has a size of {}, too large for an index", remote.size_text()),
                     ));
                 }
                 self.client.download(repo, commit, remote, cache, &mut ())?;

@@ -28,7 +28,7 @@ use crate::task::Task;
 pub const JUDGES: &str = "judges";
 
 /// The identity keys that say which judge it is; the other keys say how it is asked.
-const WHO: [&str; 5] = ["judge", "judge-model", "judge-adapter", "judge-rule", "judge-command"];
+const IDENTITY_KEYS: [&str; 5] = ["judge", "judge-model", "judge-adapter", "judge-rule", "judge-command"];
 /// The key of an ensemble's identity that lists its members.
 const MEMBERS: &str = "judge-member";
 
@@ -45,7 +45,9 @@ pub fn judges_of(identity: &BTreeMap<String, String>) -> BTreeSet<String> {
 
 fn who(identity: &BTreeMap<String, String>) -> Digest {
     let mut digester = Digester::default();
-    WHO.iter().for_each(|key| digester.bytes(identity.get(*key).map_or(&[], |value| value.as_bytes())));
+    IDENTITY_KEYS
+        .iter()
+        .for_each(|key| digester.bytes(identity.get(*key).map_or(&[], |value| value.as_bytes())));
     digester.finish()
 }
 
@@ -114,9 +116,9 @@ impl Vote {
             self.merge(&all)
         };
         let order = |of: fn(&Judgement) -> Option<f32>| {
-            let told =
+            let has_order =
                 position < Position::Untold && usable.iter().any(|(judgement, _)| of(judgement).is_some());
-            told.then(|| merged(of))
+            has_order.then(|| merged(of))
         };
         let (p_12, p_21) = (order(|judgement| judgement.p_12), order(|judgement| judgement.p_21));
         Judgement { verdict: Verdict::from_probability(merged(|_| None)), p_12, p_21, votes }

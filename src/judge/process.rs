@@ -14,7 +14,7 @@ const GRACE: Duration = Duration::from_secs(2);
 /// How long to keep reading the pipes of a program that has exited: a child process may still hold them open.
 const LAST_WORDS: Duration = Duration::from_millis(300);
 /// The interval between checks whether the program has exited.
-const LOOK: Duration = Duration::from_millis(20);
+const CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// How a program ended.
 pub(super) enum End {
@@ -90,7 +90,7 @@ fn read_until(
         if now >= until {
             return exited.map_or(End::Killed { complete }, End::Exited);
         }
-        match lines.recv_timeout(LOOK.min(until - now)) {
+        match lines.recv_timeout(CHECK_INTERVAL.min(until - now)) {
             Ok(Output::Line(line)) => {
                 if read(&line) && !complete {
                     complete = true;

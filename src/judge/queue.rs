@@ -90,7 +90,7 @@ impl Question {
 
     /// The question about the same pair in the other order, for judges of at least this position.
     pub fn turned(&self, place: &str, least: Position) -> Question {
-        let pair = self.pair().expect("only a pair has another way round");
+        let pair = self.pair().expect("only a pair can be swapped");
         let turned = Some(Turned { of: self.id.clone(), least });
         Question { turned, ..Question::compare(place, &pair.swapped()) }
     }

@@ -147,7 +147,7 @@ mod tests {
         let mut habits = Habits::default();
         (1..=400).find(|n| {
             habits.add(&[next(*n)]);
-            habits.warnings().iter().any(|(told, _)| *told == habit)
+            habits.warnings().iter().any(|(reported, _)| *reported == habit)
         })
     }
 

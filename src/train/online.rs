@@ -64,7 +64,7 @@ pub(super) struct Online<'a> {
     /// The reason of the first unusable verdict.
     first_invalid: Option<String>,
     /// The biases of the judge that were reported.
-    told: BTreeSet<Habit>,
+    reported_habits: BTreeSet<Habit>,
     /// Both, including the current step, which may have to be repeated.
     counted: Option<Counted>,
     ranks: Ranks,
@@ -73,7 +73,7 @@ pub(super) struct Online<'a> {
 /// The totals including a step's verdicts.
 struct Counted {
     verdicts: VerdictTotals,
-    told: BTreeSet<Habit>,
+    reported_habits: BTreeSet<Habit>,
 }
 
 /// A sampled step that has not been learnt from.
@@ -143,7 +143,7 @@ impl<'a> Online<'a> {
             kept_in: PathBuf::new(),
             verdicts: VerdictTotals::default(),
             first_invalid: None,
-            told: BTreeSet::new(),
+            reported_habits: BTreeSet::new(),
             counted: None,
             ranks,
         }
@@ -283,7 +283,7 @@ impl<'a> Online<'a> {
         pairs: &[PairReport],
     ) -> Result<()> {
         self.first_invalid = self.first_invalid.take().or_else(|| invalid.map(str::to_owned));
-        let (mut verdicts, mut told) = (self.verdicts.clone(), self.told.clone());
+        let (mut verdicts, mut reported_habits) = (self.verdicts.clone(), self.reported_habits.clone());
         verdicts.add(counts, &open.sampled.of, pairs);
         verdicts.check(self.options.max_invalid_ratio, &self.judge.name(), invalid)?;
         let members: Vec<String> = self.judge.members().iter().map(|member| member.name()).collect();
@@ -292,11 +292,11 @@ impl<'a> Online<'a> {
         for (habit, text) in verdicts.habits().warnings().into_iter().chain(mute) {
             // A rule prefers a length on purpose.
             let meant = habit == Habit::Length && self.judges_by_rule;
-            if !meant && told.insert(habit) {
+            if !meant && reported_habits.insert(habit) {
                 step.note(text);
             }
         }
-        self.counted = Some(Counted { verdicts, told });
+        self.counted = Some(Counted { verdicts, reported_habits });
         Ok(())
     }
 
@@ -462,8 +462,8 @@ impl Method for Online<'_> {
             let open = self.open.front().expect("asked before").clone();
             let learnt = self.learn_from(step, &open).await?;
             self.open.pop_front();
-            let Counted { verdicts, told } = self.counted.take().expect("counted before");
-            (self.verdicts, self.told) = (verdicts, told);
+            let Counted { verdicts, reported_habits } = self.counted.take().expect("counted before");
+            (self.verdicts, self.reported_habits) = (verdicts, reported_habits);
             Ok(learnt)
         })
     }

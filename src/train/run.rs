@@ -231,11 +231,11 @@ impl<'a, 'c> Run<'a, 'c> {
     /// Waits while a pause is requested.
     async fn pause(&mut self) -> Result<()> {
         let requests = self.control.requests;
-        let mut told = false;
+        let mut announced = false;
         loop {
             // All ranks pause and continue together.
-            let asked = (requests.pauses(), requests.stops(), told && requests.take_save());
-            let all: Vec<(bool, bool, bool)> = self.ranks.gather(Ok(asked)).await?;
+            let own = (requests.pauses(), requests.stops(), announced && requests.take_save());
+            let all: Vec<(bool, bool, bool)> = self.ranks.gather(Ok(own)).await?;
             let stops = all.iter().any(|(_, stops, _)| *stops);
             let pauses = all.iter().any(|(pauses, ..)| *pauses) && !stops;
             if all.iter().any(|(.., saves)| *saves) && self.state.step > self.first_step {
@@ -244,7 +244,7 @@ impl<'a, 'c> Run<'a, 'c> {
             if !pauses {
                 return Ok(());
             }
-            if !std::mem::replace(&mut told, true) {
+            if !std::mem::replace(&mut announced, true) {
                 self.control.observer.phase("paused");
             }
             Delay::new(LOOK).await;
@@ -270,11 +270,12 @@ impl<'a, 'c> Run<'a, 'c> {
         self.trainer.note_in(&mut self.state);
         self.state.logs.pairs += report.pairs.len() + report.ratings.len();
         self.control.observer.step(report);
-        let asked = (self.control.stops(), self.control.requests.take_save());
-        let asked: Vec<(bool, bool)> = self.ranks.gather(Ok(asked)).await?;
-        let interrupted = asked.iter().any(|(stops, _)| *stops) && !self.trainer.is_done();
-        let asked = asked.iter().any(|(_, saves)| *saves);
-        let due = asked || self.trainer.options().save_steps.is_some_and(|n| report.step.is_multiple_of(n));
+        let own = (self.control.stops(), self.control.requests.take_save());
+        let all: Vec<(bool, bool)> = self.ranks.gather(Ok(own)).await?;
+        let interrupted = all.iter().any(|(stops, _)| *stops) && !self.trainer.is_done();
+        let save_requested = all.iter().any(|(_, saves)| *saves);
+        let due = save_requested
+            || self.trainer.options().save_steps.is_some_and(|n| report.step.is_multiple_of(n));
         if due || interrupted {
             self.checkpoint().await?;
         }

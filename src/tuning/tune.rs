@@ -89,7 +89,7 @@ fn choose(gpu: &Gpu, entry: &mut Entry, first_start: impl FnOnce() -> Vec<Case>)
 /// Returns the first case that disagrees with [`crate::reference`], or that the driver cannot compile.
 fn first_wrong(gpu: &Gpu, cases: &[Case]) -> Result<Option<String>> {
     let wrong = cases.iter().find(|case| !case.check(gpu).wait().is_ok_and(|report| report.passed()));
-    // If the device is lost, the kernel is not to blame.
+    // If the device is lost, the failure does not show that the kernel is wrong.
     gpu.idle().wait()?;
     Ok(wrong.map(|case| format!("{} {}", case.kernel, case.shape)))
 }

@@ -374,7 +374,7 @@ fn two_pages_stay_in_sync_and_a_label_given_in_one_is_stale_in_the_other() {
     let refused = two.label(&pair, "second");
     assert_eq!(
         (refused.status, refused.json()["error"].as_str()),
-        (409, Some("This pair has a label already, so this one was not taken."))
+        (409, Some("This pair already has a label, so this one was not saved."))
     );
     let path = format!("/api/desk?form={}", pair["form"]);
     assert_ne!(two.get(&path).json()["pair"]["id"], pair["id"], "it is gone from the other page");

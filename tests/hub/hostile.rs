@@ -1,4 +1,4 @@
-//! A hub that sends wrong data or tries to write outside of the cache: nothing of it is kept.
+//! A hub that sends wrong data or tries to write outside of the cache: nothing is saved.
 
 use super::server::COMMIT;
 use super::{Place, WEIGHTS, weights};
@@ -19,7 +19,7 @@ fn content_with_a_wrong_hash_is_not_kept() {
     place.hub.state().damages = true;
     place.refuses(
         "org/name",
-        &[WEIGHTS, "does not have the hash that the hub reports", "nothing of it is kept"],
+        &[WEIGHTS, "does not have the hash that the hub reports", "nothing was saved"],
     );
     nothing_of_the_weights(&place);
     // Nor is it stored under the wrong hash given by the hub.
@@ -59,7 +59,7 @@ fn content_with_a_wrong_size_is_not_kept_if_no_length_is_sent() {
         let place = Place::new();
         place.hub.state().size = Some(size);
         place.hub.state().chunked = true;
-        place.refuses("org/name", &[WEIGHTS, told, "nothing of it is kept"]);
+        place.refuses("org/name", &[WEIGHTS, told, "nothing was saved"]);
         nothing_of_the_weights(&place);
     }
     let place = Place::new();

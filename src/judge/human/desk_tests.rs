@@ -316,7 +316,7 @@ fn a_label_that_cannot_be_written_is_not_accepted() {
     desk.put(vec![question("1")]);
     let shown = desk.view(None).pair.unwrap();
     let refusal = desk.label(given(&shown, Pick::First)).unwrap_err().to_string();
-    assert!(refusal.starts_with("The label was not taken: cannot write"), "{refusal}");
+    assert!(refusal.starts_with("The label was not saved: cannot write"), "{refusal}");
     assert_eq!((desk.view(None).pair, desk.view(None).counts.given), (Some(shown), 0));
 }
 

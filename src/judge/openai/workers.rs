@@ -100,8 +100,8 @@ impl Shared {
 
     fn ask(&self, ticket: &Ticket, target: &Target<'_>) -> Result<Reply, Fault> {
         let body = ticket.dialect.prompt(&self.options, ticket.text(), ticket.kind).body().to_string();
-        let asked = catch_unwind(AssertUnwindSafe(|| self.client.ask(target, &body, ticket.number)));
-        asked.unwrap_or_else(|_| {
+        let reply = catch_unwind(AssertUnwindSafe(|| self.client.ask(target, &body, ticket.number)));
+        reply.unwrap_or_else(|_| {
             Err(Fault::new(Blame::Either, "got no answer because the sending thread panicked: this is a bug"))
         })
     }
