@@ -99,7 +99,8 @@ pub trait Trains: Sized {
     fn join(mut self) -> Result<Self> {
         let ranks = ranks();
         if !ranks.is_alone() && self.judge().is_some_and(|judge| judge.desk().is_some()) {
-            let why = "works only with a single process: start oaif without a launcher, or use another --judge";
+            let why =
+                "works only with a single process: start oaif without a launcher, or use another --judge";
             return Err(Error::config("--judge human", why));
         }
         let plan = self.train();

@@ -41,11 +41,11 @@ pub fn text(pair: &Pair<'_>) -> String {
 
 /// A good answer in the format of the requested endpoint.
 pub fn good(request: &Request) -> Value {
-    told(request, opinion(request.text()))
+    verdict_reply(request, opinion(request.text()))
 }
 
 /// The answer of a judge that says "1" with probability p, and otherwise "2".
-pub fn told(request: &Request, p: f64) -> Value {
+pub fn verdict_reply(request: &Request, p: f64) -> Value {
     let (said, logp) = if p > 0.5 { (" 1", p.ln()) } else { ("2", (1.0 - p).ln()) };
     let asked = request.body["logprobs"] != Value::Null;
     let usage = json!({ "prompt_tokens": request.text().len(), "completion_tokens": 1 });

@@ -308,7 +308,10 @@ impl EvalArgs {
             }
         };
         if judge.desk().is_some() && second_judge.as_ref().is_some_and(|judge| judge.desk().is_some()) {
-            return Err(Error::config("--second-judge", "is a person, like --judge: give another kind of judge"));
+            return Err(Error::config(
+                "--second-judge",
+                "is a person, like --judge: give another kind of judge",
+            ));
         }
         Ok(EvalPlan {
             a,

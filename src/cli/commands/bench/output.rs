@@ -205,7 +205,8 @@ impl Output {
         if self.form == Form::Json {
             return print(json!({"only_earlier": gone, "only_now": self.new}));
         }
-        for (what, names) in [("only in the earlier benchmark", &gone), ("only in this benchmark", &self.new)] {
+        for (what, names) in [("only in the earlier benchmark", &gone), ("only in this benchmark", &self.new)]
+        {
             for name in names {
                 self.note(Value::Null, &format!("{what}: {name}"))?;
             }

@@ -102,7 +102,9 @@ impl Page<'_> {
         let steps = number(figure(summary, "steps"));
         let posts = number(figure(summary, "held_out_posts"));
         if !oracle.value.is_finite() {
-            return format!("After {steps} steps all {posts} held-out posts are ties according to the oracle.");
+            return format!(
+                "After {steps} steps all {posts} held-out posts are ties according to the oracle."
+            );
         }
         let ties = figure(&summary["oracle"], "ties");
         let ties = match ties {
@@ -224,7 +226,9 @@ impl Page<'_> {
             0 => {
                 "The judge compares the probabilities that it gives to the two summaries, so the order cannot change its verdict."
             }
-            _ => "Each pair is judged in both orders; the section Judge shows how often the two verdicts disagree.",
+            _ => {
+                "Each pair is judged in both orders; the section Judge shows how often the two verdicts disagree."
+            }
         };
         let size = self.config["judge"].as_str().unwrap_or_default();
         let text = format!(
