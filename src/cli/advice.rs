@@ -68,20 +68,20 @@ fn in_flags(remedy: Remedy, has: impl Fn(&str) -> bool) -> Option<String> {
     match remedy {
         Remedy::SmallerBatch if has("input") => Some("shorten the rows".into()),
         // A smaller batch: not the last two, which concern weights and activations.
-        Remedy::SmallerBatch => advised(&SMALLER[..5], has),
+        Remedy::SmallerBatch => suggestion(&SMALLER[..5], has),
         Remedy::LowerRank if has("lora-r") && has("adapter") => {
             Some("lower --lora-r, or use an --adapter of a lower rank".into())
         }
         Remedy::LowerRank if has("lora-r") => Some("lower --lora-r".into()),
         Remedy::FewerTrained if has("lora-r") => Some("use --lora-r, or a smaller model".into()),
         Remedy::LessMemory if has("input") => Some("shorten the rows, or use a smaller model".into()),
-        Remedy::LessMemory => advised(&SMALLER, has),
+        Remedy::LessMemory => suggestion(&SMALLER, has),
         _ => None,
     }
 }
 
 /// "lower --a, --b or --c, or use --d or --e", with the flags that the command has.
-fn advised(flags: &[&str], has: impl Fn(&str) -> bool) -> Option<String> {
+fn suggestion(flags: &[&str], has: impl Fn(&str) -> bool) -> Option<String> {
     let listed = |flags: Vec<&str>| {
         let flags: Vec<String> = flags.into_iter().map(|flag| format!("--{flag}")).collect();
         match flags.split_last() {

@@ -15,7 +15,7 @@ use crate::files;
 use crate::train::run_dir::RUN;
 
 /// Flags whose value may be a path.
-const PERHAPS_PATHS: [&str; 2] = ["judge-template", "resume-from-checkpoint"];
+const MAYBE_PATHS: [&str; 2] = ["judge-template", "resume-from-checkpoint"];
 
 /// With `--resume`, adds the flags of the run that are not given in `arguments`, and changes to the folder in which the run
 /// was started, since its relative paths start there. Otherwise returns `arguments` unchanged.
@@ -64,11 +64,11 @@ pub(super) fn expand(command: &Command, arguments: Vec<OsString>) -> Result<Vec<
     remove_replaced_flags(&mut recorded, given);
     recorded["output-dir"] = Value::from(run.to_string_lossy());
     let sub = lenient.find_subcommand(name).expect("just parsed");
-    let begun_in = recorded["working_dir"].as_str().map(PathBuf::from).filter(|dir| dir.is_dir());
+    let working_dir = recorded["working_dir"].as_str().map(PathBuf::from).filter(|dir| dir.is_dir());
     let mut arguments = arguments;
-    if let Some(begun_in) = begun_in {
+    if let Some(working_dir) = working_dir {
         arguments = arguments_of(sub, arguments)?;
-        std::env::set_current_dir(&begun_in).map_err(Error::io("enter", &begun_in))?;
+        std::env::set_current_dir(&working_dir).map_err(Error::io("enter", &working_dir))?;
     }
     let from_run = config_file::flags_of(sub, recorded, given).map_err(|why| Error::file(&path, why))?;
     let mut all = from_run;
@@ -99,7 +99,7 @@ pub(super) fn remove_replaced_flags(recorded: &mut Value, given: &ArgMatches) {
 fn takes_path(arg: &Arg) -> bool {
     let path: ValueParser = value_parser!(PathBuf);
     arg.get_value_parser().type_id() == path.type_id()
-        || arg.get_long().is_some_and(|long| PERHAPS_PATHS.contains(&long))
+        || arg.get_long().is_some_and(|long| MAYBE_PATHS.contains(&long))
 }
 
 /// Makes the paths in the arguments absolute.

@@ -203,8 +203,8 @@ impl Ranks {
                 rank,
                 size,
                 pulse,
-                sent: somewhere(),
-                received: somewhere(),
+                sent: empty_buffer(),
+                received: empty_buffer(),
                 jobs,
                 pending: None,
                 begun: 0,
@@ -247,7 +247,7 @@ impl Ranks {
     fn all_gather(&mut self, mine: Vec<u8>) -> Vec<Vec<u8>> {
         let sizes = self.gather_sizes(&[mine.len() as u64]);
         let mut gathered = self.room_for(&sizes);
-        let (nothing, mut received) = (somewhere(), std::mem::take(&mut self.received));
+        let (nothing, mut received) = (empty_buffer(), std::mem::take(&mut self.received));
         for round in Round::all(&sizes, self.size) {
             let layout = Layout::new(sizes.iter().map(|&size| round.of(size).len()));
             let room = layout.room_in(&mut received);
@@ -400,7 +400,7 @@ impl Ranks {
 }
 
 /// An empty buffer with an address of its own. The address of `Vec::new()` is 1, which is MPI_IN_PLACE in Open MPI.
-fn somewhere() -> Vec<u8> {
+fn empty_buffer() -> Vec<u8> {
     Vec::with_capacity(1)
 }
 

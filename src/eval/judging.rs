@@ -68,8 +68,8 @@ impl PairVerdict {
                 false
             }
             // The judge handles orders and was configured for one: this one, or (for a person) the other.
-            (Some(p), None) => self.heard_once(a_first, of_a(p)),
-            (None, Some(p)) => self.heard_once(!a_first, of_a(p)),
+            (Some(p), None) => self.judged_once(a_first, of_a(p)),
+            (None, Some(p)) => self.judged_once(!a_first, of_a(p)),
             (None, None) => {
                 *self.shown(a_first) = judgement.verdict.p_first().map(of_a);
                 if position != Position::Untold {
@@ -81,7 +81,7 @@ impl PairVerdict {
         }
     }
 
-    fn heard_once(&mut self, a_first: bool, p: f64) -> bool {
+    fn judged_once(&mut self, a_first: bool, p: f64) -> bool {
         self.one_order = true;
         *self.shown(a_first) = Some(p);
         false

@@ -40,7 +40,7 @@ pub(crate) const REPLACED_FILES: [&str; 4] =
     ["config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"];
 
 /// Whether `path` has the extension of a GGUF file.
-pub(crate) fn is_named_so(path: &Path) -> bool {
+pub(crate) fn has_gguf_extension(path: &Path) -> bool {
     path.extension().is_some_and(|end| end.eq_ignore_ascii_case(END))
 }
 
@@ -56,7 +56,8 @@ pub fn file_of(path: &Path) -> Result<Option<PathBuf>> {
     if !files::is_dir(path) || TensorFiles::are_in(path) {
         return Ok(None);
     }
-    let mut found: Vec<PathBuf> = files::list(path)?.into_iter().filter(|file| is_named_so(file)).collect();
+    let mut found: Vec<PathBuf> =
+        files::list(path)?.into_iter().filter(|file| has_gguf_extension(file)).collect();
     found.sort();
     match &found[..] {
         [] => Ok(None),

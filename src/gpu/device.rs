@@ -221,17 +221,17 @@ impl Gpu {
         }
         match blocking::is_allowed() {
             true => self.compile(key),
-            false => self.compile_aside(key).await,
+            false => self.compile_on_thread(key).await,
         }
     }
 
     #[cfg(target_arch = "wasm32")]
-    async fn compile_aside(&self, key: &KernelKey) -> Result<Arc<Kernel>> {
+    async fn compile_on_thread(&self, key: &KernelKey) -> Result<Arc<Kernel>> {
         self.compile(key)
     }
 
     #[cfg(not(target_arch = "wasm32"))]
-    async fn compile_aside(&self, key: &KernelKey) -> Result<Arc<Kernel>> {
+    async fn compile_on_thread(&self, key: &KernelKey) -> Result<Arc<Kernel>> {
         let (compiled, set) = Signal::new();
         let (gpu, key) = (self.clone(), key.clone());
         let compile = move || {

@@ -41,7 +41,7 @@ const ALIVE: Duration = Duration::from_millis(10);
 
 impl Foreign {
     fn is_lost(&self) -> bool {
-        let lost = is_dead(&self.device);
+        let lost = is_device_lost(&self.device);
         if !lost {
             *self.alive.lock().unwrap() = Instant::now();
         }
@@ -182,7 +182,7 @@ impl Faults {
 
 /// Whether an application's device is lost, which wgpu reports only to the application. Calls on it do nothing and
 /// report nothing; only a mapping fails immediately.
-fn is_dead(device: &wgpu::Device) -> bool {
+fn is_device_lost(device: &wgpu::Device) -> bool {
     let failed = Arc::new(AtomicBool::new(false));
     let flag = failed.clone();
     let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);

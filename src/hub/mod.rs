@@ -181,7 +181,7 @@ fn cached(cache: &RepoCache, repo: &Repo, wanted: &Wanted) -> Result<Snapshot, S
     let without = |what: &str| format!("is in the cache without {what} (in {})", dir.display());
     let names = cache.names(&commit);
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let mut choice = wanted.choose(repo, &names).map_err(|_| without(wanted.first_need(&names)))?;
+    let mut choice = wanted.choose(repo, &names).map_err(|_| without(wanted.first_missing(&names)))?;
     if let Some(index) = choice.index.clone() {
         let others = match wanted {
             Wanted::Rows(_) => "these rows",

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::collective::is_no_rank;
+use crate::collective::remove_rank_variables;
 
 /// How long a program may keep running after it has printed all answers.
 const GRACE: Duration = Duration::from_secs(2);
@@ -185,7 +185,7 @@ impl Group {
         use std::os::unix::process::CommandExt;
         let mut shell = Command::new("sh");
         shell.args(["-c", command]).process_group(self.leader.id() as i32);
-        is_no_rank(&mut shell);
+        remove_rank_variables(&mut shell);
         shell.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()
     }
 }
@@ -224,7 +224,7 @@ impl Group {
         };
         #[cfg(not(windows))]
         let mut shell = Command::new(command);
-        is_no_rank(&mut shell);
+        remove_rank_variables(&mut shell);
         let child = shell.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         self.shell.set(child.id());
         Ok(child)

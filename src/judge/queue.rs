@@ -338,7 +338,7 @@ impl JudgeQueue for Box<dyn JudgeQueue + '_> {
 /// The number of questions that a judge in this process answers per poll: between polls the run can be interrupted.
 pub const CHUNK: usize = 64;
 /// The interval between polls where the thread must not block.
-const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// The interval between checks whether to continue.
 pub const LOOK: Duration = Duration::from_millis(100);
 
@@ -354,7 +354,7 @@ pub(super) async fn look(queue: &mut dyn JudgeQueue, patience: Duration) -> Resu
         return Ok(polled);
     }
     if polled.answers.is_empty() && polled.notes.is_empty() {
-        Delay::new(patience.min(BETWEEN_LOOKS)).await;
+        Delay::new(patience.min(POLL_INTERVAL)).await;
     }
     Ok(polled)
 }

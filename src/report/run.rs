@@ -125,7 +125,7 @@ impl Run {
     fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         let follows = self.config["sync-ref-model"] == true;
-        if !follows && let Some(text) = health::unmoved(&self.metrics.values("objective/kl")) {
+        if !follows && let Some(text) = health::unchanged_policy(&self.metrics.values("objective/kl")) {
             warnings.push(text);
         }
         let ended = self.metrics.ends("val/contain_eos_token").map_or(f64::NAN, |(_, ended)| ended);
@@ -145,7 +145,7 @@ impl Run {
         // Warnings of the same kind have the same text before their first number.
         let kind =
             |text: &str| text.split(|c: char| c.is_ascii_digit()).next().unwrap_or_default().to_owned();
-        let endless = kind(&health::endless(usize::MAX, 0, 1).unwrap_or_default());
+        let endless = kind(&health::unending_responses(usize::MAX, 0, 1).unwrap_or_default());
         let is_known = |text: &str| {
             let beginning = if text.contains("--max-new-tokens") { endless.clone() } else { kind(text) };
             known.iter().any(|known| kind(known) == beginning)
@@ -468,7 +468,10 @@ mod tests {
             without.contains("None of the responses") && without.contains("at --max-new-tokens 24"),
             "{without}"
         );
-        let known = [health::unmoved(&[0.002; 20]).unwrap(), health::endless(640, 0, 24).unwrap()];
+        let known = [
+            health::unchanged_policy(&[0.002; 20]).unwrap(),
+            health::unending_responses(640, 0, 24).unwrap(),
+        ];
         let with = html(&known);
         assert_eq!(with.matches("class=\"warning\"").count(), 2, "{with}");
         assert!(with.contains("0.0020") && !with.contains("is 0.0010"), "{with}");

@@ -31,10 +31,10 @@ use crate::judge::queue::{Answer, JudgeQueue, Question, Usage};
 use crate::judge::shared::Shared;
 use crate::judge::{Counts, Pair, Position};
 use crate::preference::Objective;
-use crate::task::{Task, give_way};
+use crate::task::{Task, yield_now};
 
 /// The interval at which a waiting step checks for a requested stop.
-const LOOK: Duration = Duration::from_millis(50);
+const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 /// How long the judge's open answers are still awaited after a requested stop.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -55,7 +55,7 @@ pub(super) struct Online<'a> {
     /// The sampled steps whose questions are with the judge, in their order.
     open: VecDeque<Arc<OpenStep>>,
     /// Whether the judge has lost the open questions.
-    forgotten: bool,
+    questions_lost: bool,
     /// The responses of the next steps restored from a checkpoint, and its folder.
     kept: VecDeque<Sampled>,
     kept_in: PathBuf,
@@ -138,7 +138,7 @@ impl<'a> Online<'a> {
             options,
             judge,
             open: VecDeque::new(),
-            forgotten: false,
+            questions_lost: false,
             kept: VecDeque::new(),
             kept_in: PathBuf::new(),
             verdicts: VerdictTotals::default(),
@@ -152,7 +152,7 @@ impl<'a> Online<'a> {
     /// Samples responses for this step and for the steps ahead with the current policy, and submits the questions about
     /// them.
     async fn ask(&mut self, step: &mut Step<'_, '_>) -> Result<()> {
-        if std::mem::take(&mut self.forgotten) {
+        if std::mem::take(&mut self.questions_lost) {
             let questions = self.open.iter().flat_map(|open| open.asked.questions()).collect();
             self.judge.submit(questions)?;
         }
@@ -230,9 +230,9 @@ impl<'a> Online<'a> {
         let mut stopped: Option<Instant> = None;
         while !self.open.front().expect("asked before").asked.is_answered() {
             // Yields, because a queue that computes on this thread never does.
-            give_way().await;
+            yield_now().await;
             // Answers are taken before anything else is awaited.
-            let polled = self.judge.poll(LOOK).await.inspect_err(|_| self.forgotten = true)?;
+            let polled = self.judge.poll(CHECK_INTERVAL).await.inspect_err(|_| self.questions_lost = true)?;
             for note in &polled.notes {
                 step.warn(note);
             }
@@ -255,14 +255,17 @@ impl<'a> Online<'a> {
                 let (pairs, min_confidence) = (self.options.pairs, self.options.min_confidence);
                 let judging = games.judging(Choosing { pairs, min_confidence });
                 let (number, policy_step) = (step.done + 1, open.sampled.policy_step);
-                let met = judging.pairs(number, policy_step, &open.prompts, &open.sampled.of);
-                self.count(step, open, &judging.counts, judging.first_invalid(), &met)?;
+                let pair_reports = judging.pairs(number, policy_step, &open.prompts, &open.sampled.of);
+                self.count(step, open, &judging.counts, judging.first_invalid(), &pair_reports)?;
                 match &self.learner {
-                    Learner::Pairs { .. } => self.learn_pairs(step, open, &judging, met).await,
+                    Learner::Pairs { .. } => self.learn_pairs(step, open, &judging, pair_reports).await,
                     Learner::Policy(_) => {
                         // Scores are learnt from, not single pairs.
-                        let met = met.into_iter().map(|pair| PairReport { chosen: None, ..pair }).collect();
-                        self.learn_scores(step, open, judging.win_rates(), &judging, met).await
+                        let pair_reports = pair_reports
+                            .into_iter()
+                            .map(|pair| PairReport { chosen: None, ..pair })
+                            .collect();
+                        self.learn_scores(step, open, judging.win_rates(), &judging, pair_reports).await
                     }
                 }
             }
@@ -311,7 +314,7 @@ impl<'a> Online<'a> {
         step: &mut Step<'_, '_>,
         open: &OpenStep,
         judging: &Judging,
-        met: Vec<PairReport>,
+        pair_reports: Vec<PairReport>,
     ) -> Result<Learnt> {
         let Learner::Pairs { trainer, loss } = &self.learner else { unreachable!("called for pairs only") };
         step.begin("learning");
@@ -353,7 +356,7 @@ impl<'a> Online<'a> {
                     self.counted().habits().longer_ratio(),
                 )
             }),
-            pairs: met,
+            pairs: pair_reports,
             ratings: Vec::new(),
             tokens: drawn(answers) + learnt.as_ref().map_or(0, |learnt| learnt.tokens()),
         })
@@ -366,7 +369,7 @@ impl<'a> Online<'a> {
         open: &OpenStep,
         scores: Vec<Vec<Option<f64>>>,
         said: &(dyn SaidOf + Sync),
-        met: Vec<PairReport>,
+        pair_reports: Vec<PairReport>,
     ) -> Result<Learnt> {
         let Learner::Policy(trainer) = &self.learner else { unreachable!("called for scores only") };
         step.begin("learning");
@@ -393,7 +396,7 @@ impl<'a> Online<'a> {
                 votes: self.counted().votes().report(),
                 ..said.report(used, step.done - policy_step, self.judge.used())
             }),
-            pairs: met,
+            pairs: pair_reports,
             ratings: said.ratings(step.done + 1, open, &learnt.advantages),
             tokens: drawn(answers) + learnt.tokens(),
         })
@@ -492,7 +495,11 @@ impl Method for Online<'_> {
                 // Only the error that ended the run is reported.
                 let _ = match self.ranks.is_alone() {
                     true => self.judge.drain(GRACE).await,
-                    false => self.judge.drain_together(GRACE.div_duration_f32(LOOK) as usize, LOOK).await,
+                    false => {
+                        self.judge
+                            .drain_together(GRACE.div_duration_f32(CHECK_INTERVAL) as usize, CHECK_INTERVAL)
+                            .await
+                    }
                 };
             }
         })
@@ -515,7 +522,7 @@ impl Method for Online<'_> {
                 heard => watch(heard),
             };
             let judged = judge_pairs(&mut self.judge, pairs, seed, &mut watch);
-            judged.await.map(Some).inspect_err(|_| self.forgotten = true)
+            judged.await.map(Some).inspect_err(|_| self.questions_lost = true)
         })
     }
 
@@ -523,7 +530,7 @@ impl Method for Online<'_> {
         self.first_invalid.as_deref()
     }
 
-    fn caution(&self) -> Option<String> {
+    fn initial_warning(&self) -> Option<String> {
         let own = self.options.sampling == SamplingParams::default();
         (matches!(self.learner, Learner::Policy(_)) && !own).then(|| {
             "responses are not sampled from the policy's own distribution, but the loss uses its log-probabilities: \
@@ -533,6 +540,6 @@ impl Method for Online<'_> {
     }
 
     fn conclusion(&self) -> Option<String> {
-        self.verdicts.endless(self.options.max_new_tokens)
+        self.verdicts.unending_responses(self.options.max_new_tokens)
     }
 }

@@ -79,7 +79,7 @@ struct Answers {
 }
 
 pub fn run(plan: EvalPlan) -> Result<()> {
-    signals::catch_saying("stopping; responses and verdicts so far are saved");
+    signals::catch_with_message("stopping; responses and verdicts so far are saved");
     let json = plan.json;
     let output = plan.output.clone();
     let mut console = Console::new();
@@ -281,7 +281,7 @@ impl Judge {
         let verdicts = judge_pairs(&mut journalled, pairs, plan.seed, &mut |heard| match heard {
             Heard::Judged(done) => {
                 console.phase(&format!("judging by {name}: {done} of {}", pairs.len()));
-                go_on()
+                check_interrupted()
             }
             Heard::Note(text) => {
                 console.warning(text);
@@ -298,7 +298,7 @@ impl Judge {
 }
 
 /// Returns [`Error::Interrupted`] after a signal.
-fn go_on() -> Result<()> {
+fn check_interrupted() -> Result<()> {
     if signals::requests().stops() { Err(Error::Interrupted) } else { Ok(()) }
 }
 
@@ -422,7 +422,7 @@ fn draw(
     let name = ["A", "B"][number];
     let drawn = draw_answers(policy, &prompts, &options, Some(&mut file), &mut |done| {
         console.phase(&format!("sampling responses of {name}: {done} of {}", prompts.len()));
-        go_on()
+        check_interrupted()
     })
     .wait()?;
     let mut of: Vec<Option<EvaluatedAnswer>> = tasks.iter().map(|_| None).collect();

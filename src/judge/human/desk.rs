@@ -20,7 +20,7 @@ pub const MAX_COMMENT: usize = 4_000;
 /// How long the latest label is held back from the trainer.
 const HOLD: Duration = Duration::from_secs(5);
 /// The timeout of a wait that is restarted when it expires.
-const FOREVER: Duration = Duration::from_secs(3600);
+const LONG_WAIT: Duration = Duration::from_secs(3600);
 
 /// A label as sent by a front end, with the presentation that it refers to.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -146,7 +146,7 @@ impl Desk {
             }
             let held = state.pending.front().map(|front| front.at + self.hold);
             let until = held.into_iter().chain(deadline).min();
-            let wait = until.map_or(FOREVER, |until| until.saturating_duration_since(now));
+            let wait = until.map_or(LONG_WAIT, |until| until.saturating_duration_since(now));
             let waited = self.changed.wait_timeout(state, wait);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }

@@ -203,7 +203,7 @@ impl Dispatch {
             return Next::Wait(wake.0);
         }
         for at in 0..self.ready.len() {
-            if self.affordable(&self.ready[at])
+            if self.is_within_budget(&self.ready[at])
                 && let Some(server) = self.choose(&self.ready[at], now, &mut wake)
                 && let Some(job) = self.ready.remove(at)
             {
@@ -215,7 +215,7 @@ impl Dispatch {
 
     /// Whether the budget allows the request. The first request of a question needs budget for all requests of the
     /// question, so that no question is paid for in part.
-    fn affordable(&self, job: &Job) -> bool {
+    fn is_within_budget(&self, job: &Job) -> bool {
         let Some(question) = self.open.get(&job.question) else { return false };
         let (_, cost) = self.expected(job, &self.servers[0].dialect);
         match question.began {
@@ -354,7 +354,7 @@ impl Dispatch {
             self.failed = Some(format!(
                 "no server accepts requests: {said}; check judge-url, judge-model and the key (judge-key-env, judge-key-file)"
             ));
-        } else if !self.waiting().any(|job| self.affordable(job)) {
+        } else if !self.waiting().any(|job| self.is_within_budget(job)) {
             self.failed = Some(self.budget.spent());
         }
     }
