@@ -203,7 +203,7 @@ impl Moment {
         Moment { activity, counts, thread_time: thread_time(), at: Instant::now() }
     }
 
-    /// Returns what was done since then, per run.
+    /// Returns the work done since then, per run.
     fn since(&self, gpu: &Gpu, runs: f64) -> Sample {
         let elapsed = self.at.elapsed();
         let thread_time = thread_time();

@@ -190,7 +190,7 @@ fn flags(
             return Err(format!("key {key:?} gives --{} a second time", long(arg)));
         }
         let typed = typed(arg, value).map_err(|why| format!("key {key:?} {why}"))?;
-        // The flags of the run would have to be read before those of the file.
+        // `--resume` is applied before the file is read.
         if long(arg) == "resume" && !typed.is_empty() {
             return Err(format!(
                 "key {key:?} belongs on the command line: type --resume RUN instead of --config"

@@ -515,7 +515,7 @@ impl Pulse {
         }
     }
 
-    /// Sends and receives what is pending. Fails if a rank is lost or left before the operations that `begun` counts.
+    /// Sends and receives pending heartbeats. Fails if a rank is lost or left before the operations that `begun` counts.
     fn look(&mut self, begun: u64) -> Result<(), String> {
         if self.hosts.len() == 1 {
             return Ok(());

@@ -23,7 +23,7 @@ fn another(fact: Fact, draw: &mut Draw) -> Fact {
     Fact { value: (fact.value + 1 + draw.below(n - 1)) % n, ..fact }
 }
 
-/// The slots of which the post has no fact.
+/// The slots for which the post has no fact.
 fn silent(post: &Post) -> Vec<usize> {
     (0..SLOTS.len()).filter(|&slot| post.fact(slot).is_none()).collect()
 }

@@ -149,7 +149,7 @@ impl Faults {
         self.reported.lock().unwrap().lost.get_or_insert(why.into());
     }
 
-    /// Returns what was reported since the last call, as an error.
+    /// Returns the error that was reported since the last call, if any.
     ///
     /// # Errors
     /// [`Error::DeviceLost`], [`Error::Gpu`].

@@ -27,12 +27,12 @@ use crate::task::Task;
 /// The folder of the members' journals: one subfolder per member, named by its number.
 pub const JUDGES: &str = "judges";
 
-/// The identity keys that say which judge it is; the other keys say how it is asked.
+/// The identity keys that determine the judge; the other keys are its settings.
 const IDENTITY_KEYS: [&str; 5] = ["judge", "judge-model", "judge-adapter", "judge-rule", "judge-command"];
 /// The key of an ensemble's identity that lists its members.
 const MEMBERS: &str = "judge-member";
 
-/// A digest of which judge this identity describes, however it is asked; for an ensemble, one digest per member.
+/// A digest of the judge that this identity describes, without its settings; for an ensemble, one digest per member.
 pub fn judges_of(identity: &BTreeMap<String, String>) -> BTreeSet<String> {
     match identity.get(MEMBERS) {
         Some(members) => {
@@ -365,7 +365,7 @@ mod tests {
     use super::*;
     use crate::Wait;
 
-    /// A member for tests: what it was asked, and what the next poll returns.
+    /// A member for tests, with the submitted questions and the result of the next poll.
     #[derive(Clone, Default)]
     struct Member {
         name: &'static str,

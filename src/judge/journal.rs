@@ -209,7 +209,7 @@ impl<'a> Journalled<'a> {
     /// See [`JudgeQueue::identity`].
     ///
     /// # Errors
-    /// As there.
+    /// As [`JudgeQueue::identity`].
     pub fn identity(&self) -> Result<BTreeMap<String, String>> {
         if let Some(known) = self.identity.get() {
             return Ok(known.clone());
@@ -337,7 +337,7 @@ impl<'a> Journalled<'a> {
     /// [`poll`](Self::poll) returns them.
     ///
     /// # Errors
-    /// As there.
+    /// As [`Journalled::poll`].
     pub async fn drain(&mut self, patience: Duration) -> Result<()> {
         let until = Instant::now() + patience;
         let left = || until.saturating_duration_since(Instant::now());
@@ -371,7 +371,7 @@ mod tests {
     use super::*;
     use crate::Wait;
 
-    /// A test queue: what was submitted, and what the next poll returns.
+    /// A queue for tests, with the submitted questions and the result of the next poll.
     #[derive(Clone, Default)]
     struct Post {
         asked: Arc<Mutex<Vec<String>>>,

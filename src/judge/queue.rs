@@ -28,13 +28,13 @@ pub struct Question {
     pub id: String,
     /// The prompt.
     pub prompt: String,
-    /// What is asked about the responses to the prompt.
+    /// The question about the responses to the prompt.
     pub ask: Ask,
     /// Set if another question asks about the same pair in the other order and only some judges need this one.
     pub turned: Option<Turned>,
 }
 
-/// Refers to the question of which another one is the swapped version, and says which judges need the swapped one.
+/// Refers from a swapped question to its original, with the judges that need the swapped one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Turned {
     /// The id of the original question.
@@ -44,7 +44,7 @@ pub struct Turned {
     pub least: Position,
 }
 
-/// What a question asks.
+/// The kinds of questions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ask {
     /// Which response is better; answered by [`Said::Judgement`].
@@ -95,7 +95,7 @@ impl Question {
         Question { turned, ..Question::compare(place, &pair.swapped()) }
     }
 
-    /// The question that a judge of this position gets: this one, or the original of which it is the swapped version.
+    /// The question that a judge of this position gets: this one or, if this one is swapped, its original.
     pub(super) fn asked_of(&self, position: Position) -> Question {
         match (&self.turned, self.pair()) {
             (Some(Turned { of, least }), Some(pair)) if position < *least => {

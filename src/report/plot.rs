@@ -439,7 +439,7 @@ mod tests {
         points[3].1 = 7.4;
         assert_eq!(Series::noisy("a", points.clone()).extent(), [0.0, 7.4]);
         points[3].1 = 1e9;
-        // Of few points none is an outlier.
+        // A short series is not smoothed and has no outliers.
         assert_eq!(Series::noisy("a", points[..50].to_vec()).extent(), [0.0, 1e9]);
     }
 

@@ -105,7 +105,7 @@ pub(super) async fn run(trainer: Trainer<'_>, sources: Sources, control: Control
 }
 
 impl<'a, 'c> Run<'a, 'c> {
-    /// Opens the run folder and resumes from a checkpoint if the options ask for it.
+    /// Opens the run folder and resumes from a checkpoint if the options say so.
     async fn begin(mut trainer: Trainer<'a>, sources: Sources, control: Control<'c>) -> Result<Run<'a, 'c>> {
         let options = trainer.options().clone();
         let (identity, ranks) = (trainer.identity()?, options.ranks.clone());
@@ -202,7 +202,7 @@ impl<'a, 'c> Run<'a, 'c> {
         })
     }
 
-    /// Completes what the previous process left undone, and takes all remaining steps. Each is logged as soon as it is
+    /// Completes the work that the previous process left unfinished, and takes all remaining steps. Each is logged as soon as it is
     /// done.
     async fn all_steps(&mut self) -> Result<()> {
         self.catch_up().await?;

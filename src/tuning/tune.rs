@@ -189,7 +189,7 @@ mod tests {
         assert_eq!(next.tuning(), first.tuning());
         assert!(case.check(&next).wait().unwrap().passed());
         assert_eq!(first.counts().pipelines, pipelines);
-        // The choice of a checkpoint is kept, whatever was measured.
+        // The choice of a checkpoint takes precedence over measurements.
         for tile in StagedTile::ALL.map(ProductTile::Staged) {
             let products = StagedProducts { chosen: vec![ChosenTile { class, tile }], otherwise: None };
             let of_checkpoint = Tuning { products: Products::Staged(products), ..first.tuning() };

@@ -419,7 +419,7 @@ pub(crate) struct ReportArgs {
 pub(crate) struct ReportPlan {
     pub runs: Vec<PathBuf>,
     pub output: PathBuf,
-    /// Whether the page is the run's own, which is replaced whatever it is.
+    /// Whether the page is the run's own report, which is replaced without a check.
     pub replaces: bool,
 }
 
