@@ -289,8 +289,8 @@ fn with_several_steps_ahead_a_resumed_run_is_equal_and_no_question_is_repeated()
     let (whole, parts) = (temp.path().join("whole"), temp.path().join("parts"));
     let options = align_options("dpo").async_level(3);
     let mut train = train_options(&whole, 7).learning_rate(1e-2);
-    let asked: [Arc<Mutex<Vec<_>>>; 2] = Default::default();
-    let queue = |i: usize| Threaded::new(Counting(Arc::clone(&asked[i]))).unwrap();
+    let judged_pairs: [Arc<Mutex<Vec<_>>>; 2] = Default::default();
+    let queue = |i: usize| Threaded::new(Counting(Arc::clone(&judged_pairs[i]))).unwrap();
     align_with(&gpu, &train, &options, queue(0), None).unwrap();
     let off_policy: Vec<u64> = rows(&whole.join("metrics.jsonl"))
         .iter()
@@ -307,7 +307,7 @@ fn with_several_steps_ahead_a_resumed_run_is_equal_and_no_question_is_repeated()
     train.resume = Some(Resume::Path(parts.join("checkpoints/step-000002")));
     align_with(&gpu, &train, &options, queue(1), None).unwrap();
     assert_same_run(&whole, &parts, "model/model.safetensors");
-    let [mut once, mut twice] = asked.map(|asked| asked.lock().unwrap().clone());
+    let [mut once, mut twice] = judged_pairs.map(|judged_pairs| judged_pairs.lock().unwrap().clone());
     once.sort();
     twice.sort();
     assert_eq!(once, twice, "repeated or missing questions");
@@ -320,11 +320,11 @@ fn an_active_run_judges_one_pair_per_row_and_resumes_bit_for_bit() {
     let (whole, parts) = (temp.path().join("whole"), temp.path().join("parts"));
     let options = align_options("dpo").active(2).num_samples(3).async_level(1);
     let train = train_options(&whole, 5).learning_rate(1e-2);
-    let asked: Arc<Mutex<Vec<_>>> = Arc::default();
-    let queue = || Threaded::new(Counting(Arc::clone(&asked))).unwrap();
+    let judged_pairs: Arc<Mutex<Vec<_>>> = Arc::default();
+    let queue = || Threaded::new(Counting(Arc::clone(&judged_pairs))).unwrap();
     align_with(&gpu, &train, &options, queue(), None).unwrap();
     let a_step = train.batch_size * train.accumulation;
-    let mut prompts = asked.lock().unwrap().clone();
+    let mut prompts = judged_pairs.lock().unwrap().clone();
     assert!(prompts.len() <= 5 * a_step && prompts.len() > 4 * a_step, "{} pairs", prompts.len());
     prompts.sort();
     prompts.dedup();
@@ -465,17 +465,17 @@ fn a_run_without_a_checkpoint_starts_over_and_no_question_is_repeated() {
     let Some(gpu) = gpu() else { return };
     let temp = tempfile::tempdir().unwrap();
     let dir = temp.path().join("run");
-    let asked: Arc<Mutex<Vec<_>>> = Arc::default();
-    let queue = || Threaded::new(Counting(Arc::clone(&asked))).unwrap();
+    let judged_pairs: Arc<Mutex<Vec<_>>> = Arc::default();
+    let queue = || Threaded::new(Counting(Arc::clone(&judged_pairs))).unwrap();
     let mut train = train_options(&dir, 3).save_steps(None);
     align_with(&gpu, &train, &align_options("dpo"), queue(), None).unwrap();
-    let first = asked.lock().unwrap().len();
+    let first = judged_pairs.lock().unwrap().len();
     let metrics = untimed(&dir.join("metrics.jsonl"));
     std::fs::remove_dir_all(dir.join("checkpoints")).unwrap();
     std::fs::remove_dir_all(dir.join("model")).unwrap();
     train.resume = Some("last".into());
     align_with(&gpu, &train, &align_options("dpo"), queue(), None).unwrap();
-    assert_eq!(asked.lock().unwrap().len(), first);
+    assert_eq!(judged_pairs.lock().unwrap().len(), first);
     assert_eq!(untimed(&dir.join("metrics.jsonl")), metrics);
 }
 

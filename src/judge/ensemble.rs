@@ -231,8 +231,8 @@ impl<'a> Ensemble<'a> {
         for (number, member) in self.members.iter_mut().enumerate() {
             let unanswered = |question: &&Question| self.open[&question.id].said[number].is_none();
             let position = member.position();
-            let asked = questions.iter().filter(unanswered).map(|question| question.asked_of(position));
-            member.submit(asked.collect())?;
+            let submitted = questions.iter().filter(unanswered).map(|question| question.asked_of(position));
+            member.submit(submitted.collect())?;
         }
         Ok(())
     }
@@ -240,12 +240,12 @@ impl<'a> Ensemble<'a> {
     /// Collects the new answers of every member, even if an earlier member fails. Returns their notes.
     async fn hear(&mut self, patience: Duration) -> Result<Vec<String>> {
         let each = patience / self.members.len() as u32;
-        let (mut heard, mut failed) = (Vec::new(), Ok(()));
+        let (mut all_notes, mut failed) = (Vec::new(), Ok(()));
         for (number, member) in self.members.iter_mut().enumerate() {
             match member.poll(each).await {
                 Err(error) => failed = failed.and(Err(error)),
                 Ok(Polled { answers, notes }) => {
-                    heard.extend(notes);
+                    all_notes.extend(notes);
                     let position = member.position();
                     for answer in answers {
                         if let Some(id) = self.turned.get(&answer.id)
@@ -261,7 +261,7 @@ impl<'a> Ensemble<'a> {
                 }
             }
         }
-        failed.map(|()| heard)
+        failed.map(|()| all_notes)
     }
 
     /// After an error no answer is wanted any more; the answers received so far are kept.
@@ -371,7 +371,7 @@ mod tests {
         name: &'static str,
         rates: bool,
         position: Position,
-        asked: Arc<Mutex<Vec<String>>>,
+        submitted: Arc<Mutex<Vec<String>>>,
         back: Arc<Mutex<Vec<Answer>>>,
         fails: Arc<Mutex<bool>>,
     }
@@ -387,8 +387,8 @@ mod tests {
             self.back.lock().unwrap().push(Answer { id, said, usage, ms: 2.0 });
         }
 
-        fn asked(&self) -> usize {
-            self.asked.lock().unwrap().len()
+        fn submitted(&self) -> usize {
+            self.submitted.lock().unwrap().len()
         }
     }
 
@@ -409,7 +409,7 @@ mod tests {
             self.position
         }
         fn submit(&mut self, questions: Vec<Question>) -> Result<()> {
-            self.asked.lock().unwrap().extend(questions.into_iter().map(|question| question.id));
+            self.submitted.lock().unwrap().extend(questions.into_iter().map(|question| question.id));
             Ok(())
         }
         fn poll<'t>(&'t mut self, _: Duration) -> Task<'t, Result<Polled>> {
@@ -525,7 +525,7 @@ mod tests {
         assert_eq!(queue.poll(Duration::ZERO).wait().unwrap().answers.len(), 1);
         // The second member was asked again, because a judge drops its open questions when it fails; the third has not
         // failed.
-        assert_eq!(members.each_ref().map(Member::asked), [1, 2, 1]);
+        assert_eq!(members.each_ref().map(Member::submitted), [1, 2, 1]);
     }
 
     #[test]
@@ -571,7 +571,7 @@ mod tests {
         let mut queue = open(&second);
         queue.submit(vec![one.clone(), two.clone()]).unwrap();
         assert_eq!(queue.poll(Duration::ZERO).wait().unwrap().answers, answers, "with its votes");
-        assert_eq!(second.each_ref().map(Member::asked), [0, 1, 1], "about the second question");
+        assert_eq!(second.each_ref().map(Member::submitted), [0, 1, 1], "about the second question");
         second[1..].iter().for_each(|member| member.answers(&two, both(0.25, 0.25)));
         let answers = queue.poll(Duration::ZERO).wait().unwrap().answers;
         let Said::Judgement(judgement) = &answers[0].said else { panic!() };
@@ -597,7 +597,7 @@ mod tests {
     fn a_swapped_pair_is_asked_only_of_members_that_need_it() {
         let p = |p| Judgement::from(Verdict::from_probability(p));
         // A run submits both questions at once, an evaluation submits the second once the first is answered.
-        for (least, at_once, asked) in
+        for (least, at_once, submitted) in
             [(Position::Given, true, [1, 2, 2]), (Position::Untold, false, [1, 1, 2])]
         {
             let members = of_all_positions();
@@ -610,23 +610,23 @@ mod tests {
                 members[2].answers(&one, p(1.0));
                 queue.poll(Duration::ZERO).wait().unwrap()
             };
-            let mut heard = Vec::new();
+            let mut received = Vec::new();
             if at_once {
                 queue.submit(vec![one.clone(), two.clone()]).unwrap();
-                heard.extend(judgements(first(&mut queue)));
+                received.extend(judgements(first(&mut queue)));
             } else {
                 queue.submit(vec![one.clone()]).unwrap();
-                heard.extend(judgements(first(&mut queue)));
+                received.extend(judgements(first(&mut queue)));
                 queue.submit(vec![two.clone()]).unwrap();
             }
             if least == Position::Given {
                 members[1].answers(&two, Judgement::from_orders(Some(0.5), None));
             }
             members[2].answers(&two, p(0.75));
-            heard.extend(judgements(queue.poll(Duration::ZERO).wait().unwrap()));
-            assert_eq!(members.each_ref().map(Member::asked), asked, "{least:?}");
+            received.extend(judgements(queue.poll(Duration::ZERO).wait().unwrap()));
+            assert_eq!(members.each_ref().map(Member::submitted), submitted, "{least:?}");
             let votes_of = |question: &Question| {
-                heard.iter().find(|(id, _)| *id == question.id).unwrap().1.votes.clone()
+                received.iter().find(|(id, _)| *id == question.id).unwrap().1.votes.clone()
             };
             assert_eq!(votes_of(&one), votes([0.75, 0.75, 1.0]));
             // The votes are about the swapped pair, so p is 1 - p of the original.
@@ -634,7 +634,7 @@ mod tests {
             assert_eq!(votes_of(&two), votes([0.25, given, 0.75]));
             assert_eq!(
                 queue.used().requests as usize,
-                asked.iter().sum::<usize>(),
+                submitted.iter().sum::<usize>(),
                 "each request is counted once"
             );
         }
@@ -659,19 +659,19 @@ mod tests {
         first[1].answers(&two, both(0.25, 0.25));
         assert!(queue.poll(Duration::ZERO).wait().is_err());
         queue.submit(vec![two.clone()]).unwrap();
-        assert_eq!(first.each_ref().map(Member::asked), [1, 2, 3], "the one that failed is asked again");
+        assert_eq!(first.each_ref().map(Member::submitted), [1, 2, 3], "the one that failed is asked again");
         drop(queue);
 
         let second = of_all_positions();
         let mut queue = open(&second);
         queue.submit(vec![one.clone(), two.clone()]).unwrap();
-        assert_eq!(second.each_ref().map(Member::asked), [0, 0, 1]);
+        assert_eq!(second.each_ref().map(Member::submitted), [0, 0, 1]);
         second[2].answers(&two, both(0.25, 0.25));
-        let mut heard = judgements(queue.poll(Duration::ZERO).wait().unwrap());
-        heard.extend(judgements(queue.poll(Duration::ZERO).wait().unwrap()));
-        assert_eq!(heard.len(), 2);
+        let mut received = judgements(queue.poll(Duration::ZERO).wait().unwrap());
+        received.extend(judgements(queue.poll(Duration::ZERO).wait().unwrap()));
+        assert_eq!(received.len(), 2);
         assert!(
-            heard
+            received
                 .iter()
                 .all(|(id, said)| said.votes == votes(if *id == one.id { [0.75; 3] } else { [0.25; 3] }))
         );

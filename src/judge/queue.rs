@@ -375,12 +375,12 @@ pub async fn compare_all(
         .iter()
         .map(|pair| if pair.response_1 == pair.response_2 { PairOutcome::Identical } else { not_judged() })
         .collect();
-    let asked: Vec<usize> = (0..pairs.len()).filter(|i| results[*i] != PairOutcome::Identical).collect();
+    let different: Vec<usize> = (0..pairs.len()).filter(|i| results[*i] != PairOutcome::Identical).collect();
     let mut ask = async || {
         let questions: Vec<Question> =
-            asked.iter().map(|i| Question::compare(&i.to_string(), &pairs[*i])).collect();
+            different.iter().map(|i| Question::compare(&i.to_string(), &pairs[*i])).collect();
         let mut open: HashMap<String, usize> =
-            questions.iter().map(|question| question.id.clone()).zip(asked.iter().copied()).collect();
+            questions.iter().map(|question| question.id.clone()).zip(different.iter().copied()).collect();
         watch(None)?;
         queue.submit(questions)?;
         while !open.is_empty() {

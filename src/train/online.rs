@@ -83,36 +83,36 @@ struct OpenStep {
     /// The prompts as text.
     prompts: Vec<String>,
     sampled: Sampled,
-    asked: Asked,
+    pending: PendingQuestions,
 }
 
 /// The questions to the judge about the responses of a step.
-enum Asked {
+enum PendingQuestions {
     /// Which of two responses is better.
     Pairs(Games),
     /// How good each response is.
     Ratings(Ratings),
 }
 
-impl Asked {
+impl PendingQuestions {
     fn questions(&self) -> Vec<Question> {
         match self {
-            Asked::Pairs(games) => games.questions(),
-            Asked::Ratings(ratings) => ratings.questions(),
+            PendingQuestions::Pairs(games) => games.questions(),
+            PendingQuestions::Ratings(ratings) => ratings.questions(),
         }
     }
 
     fn take(&mut self, answer: &Answer) -> bool {
         match self {
-            Asked::Pairs(games) => games.take(answer),
-            Asked::Ratings(ratings) => ratings.take(answer),
+            PendingQuestions::Pairs(games) => games.take(answer),
+            PendingQuestions::Ratings(ratings) => ratings.take(answer),
         }
     }
 
     fn is_answered(&self) -> bool {
         match self {
-            Asked::Pairs(games) => games.are_over(),
-            Asked::Ratings(ratings) => ratings.are_over(),
+            PendingQuestions::Pairs(games) => games.are_over(),
+            PendingQuestions::Ratings(ratings) => ratings.are_over(),
         }
     }
 }
@@ -153,7 +153,7 @@ impl<'a> Online<'a> {
     /// them.
     async fn ask(&mut self, step: &mut Step<'_, '_>) -> Result<()> {
         if std::mem::take(&mut self.questions_lost) {
-            let questions = self.open.iter().flat_map(|open| open.asked.questions()).collect();
+            let questions = self.open.iter().flat_map(|open| open.pending.questions()).collect();
             self.judge.submit(questions)?;
         }
         let last = (step.done + self.options.async_level).min(step.batches.total_steps() - 1);
@@ -185,12 +185,12 @@ impl<'a> Online<'a> {
             let rows: Vec<usize> = sampled.draws.iter().map(row).collect();
             let prompts = rows.iter().map(|row| step.rows.text(*row)).collect::<Result<Vec<_>>>()?;
             let rated = matches!(self.learner, Learner::Policy(_)) && self.judge.rates();
-            let asked = match rated {
-                true => Asked::Ratings(Ratings::new(&sampled.draws, &prompts, &sampled.of)),
+            let pending = match rated {
+                true => PendingQuestions::Ratings(Ratings::new(&sampled.draws, &prompts, &sampled.of)),
                 false => {
                     let settled = self.judge.position() == Position::Settled;
                     let probes = if settled { 0 } else { self.options.probes as u64 };
-                    Asked::Pairs(Games::new(
+                    PendingQuestions::Pairs(Games::new(
                         &sampled.draws,
                         &prompts,
                         &sampled.of,
@@ -199,8 +199,8 @@ impl<'a> Online<'a> {
                     ))
                 }
             };
-            let questions = asked.questions();
-            let mut open = OpenStep { rows, prompts, sampled, asked };
+            let questions = pending.questions();
+            let mut open = OpenStep { rows, prompts, sampled, pending };
             if let Learner::Policy(trainer) = &self.learner
                 && open.sampled.logps.is_empty()
             {
@@ -228,7 +228,7 @@ impl<'a> Online<'a> {
         step.begin("judging");
         let started = Instant::now();
         let mut stopped: Option<Instant> = None;
-        while !self.open.front().expect("asked before").asked.is_answered() {
+        while !self.open.front().expect("submitted before").pending.is_answered() {
             // Yields, because a queue that computes on this thread never does.
             yield_now().await;
             // Answers are taken before anything else is awaited.
@@ -250,8 +250,8 @@ impl<'a> Online<'a> {
 
     /// Learns from the judge's answers about the responses of a step.
     async fn learn_from(&mut self, step: &mut Step<'_, '_>, open: &OpenStep) -> Result<Learnt> {
-        match &open.asked {
-            Asked::Pairs(games) => {
+        match &open.pending {
+            PendingQuestions::Pairs(games) => {
                 let (pairs, min_confidence) = (self.options.pairs, self.options.min_confidence);
                 let judging = games.judging(Choosing { pairs, min_confidence });
                 let (number, policy_step) = (step.done + 1, open.sampled.policy_step);
@@ -269,7 +269,7 @@ impl<'a> Online<'a> {
                     }
                 }
             }
-            Asked::Ratings(ratings) => {
+            PendingQuestions::Ratings(ratings) => {
                 self.count(step, open, &ratings.counts(), ratings.first_invalid(), &[])?;
                 self.learn_scores(step, open, ratings.scores(), ratings, Vec::new()).await
             }
@@ -406,7 +406,7 @@ impl<'a> Online<'a> {
 /// Passes an answer to the step whose question it answers.
 fn take(open: &mut VecDeque<Arc<OpenStep>>, answer: &Answer) {
     let mut steps = open.iter_mut().map(|step| Arc::get_mut(step).expect("none is being learnt from"));
-    steps.any(|step| step.asked.take(answer));
+    steps.any(|step| step.pending.take(answer));
 }
 
 /// The number of tokens sampled.
@@ -462,7 +462,7 @@ impl Method for Online<'_> {
             self.ask(step).await?;
             self.wait(step).await?;
             // The step stays open until it is learnt from, because this future may be dropped at an await.
-            let open = self.open.front().expect("asked before").clone();
+            let open = self.open.front().expect("submitted before").clone();
             let learnt = self.learn_from(step, &open).await?;
             self.open.pop_front();
             let Counted { verdicts, reported_habits } = self.counted.take().expect("counted before");
@@ -513,13 +513,13 @@ impl Method for Online<'_> {
     ) -> Task<'t, Result<Option<Vec<PairVerdict>>>> {
         Box::pin(async move {
             let open = &mut self.open;
-            let mut watch = |heard: Heard<'_>| match heard {
+            let mut watch = |event: Heard<'_>| match event {
                 // Answers about the steps ahead.
                 Heard::Other(answer) => {
                     take(open, answer);
                     Ok(())
                 }
-                heard => watch(heard),
+                event => watch(event),
             };
             let judged = judge_pairs(&mut self.judge, pairs, seed, &mut watch);
             judged.await.map(Some).inspect_err(|_| self.questions_lost = true)

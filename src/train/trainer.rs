@@ -554,8 +554,8 @@ impl<'a> Trainer<'a> {
         let (requests, ranks) = (control.requests, &self.options.ranks);
         let answers = evaluation.answer(&self.policy, &mut |_| check_stop(requests, ranks)).await?;
         control.observer.phase("judging held-out prompts");
-        let mut watch = |heard: Heard<'_>| {
-            if let Heard::Note(text) = heard {
+        let mut watch = |event: Heard<'_>| {
+            if let Heard::Note(text) = event {
                 control.observer.warning(text);
             }
             check_stop(requests, ranks)

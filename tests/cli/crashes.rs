@@ -162,12 +162,12 @@ fn a_run_killed_at_random_moments_equals_an_uninterrupted_one() {
     let seed = std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64;
     println!("seed {seed}");
     let mut random = Random(seed);
-    let asked = std::env::var("OAIF_KILLS").ok().map(|kills| kills.parse::<usize>().unwrap());
+    let kills = std::env::var("OAIF_KILLS").ok().map(|kills| kills.parse::<usize>().unwrap());
     let mut kinds = kinds();
-    if asked.is_none() {
+    if kills.is_none() {
         kinds.truncate(1);
     }
-    let all = asked.unwrap_or(5);
+    let all = kills.unwrap_or(5);
     for (i, (kind, line, weights)) in kinds.iter().enumerate() {
         let kills = all / kinds.len() + usize::from(i < all % kinds.len());
         let Some(place) = Place::with(&["tiny"]) else { return };

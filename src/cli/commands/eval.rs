@@ -278,7 +278,7 @@ impl Judge {
         let mut journalled = Journalled::new(queue);
         journalled.open(&plan.output.join(JOURNAL))?;
         let name = journalled.name();
-        let verdicts = judge_pairs(&mut journalled, pairs, plan.seed, &mut |heard| match heard {
+        let verdicts = judge_pairs(&mut journalled, pairs, plan.seed, &mut |event| match event {
             Heard::Judged(done) => {
                 console.phase(&format!("judging by {name}: {done} of {}", pairs.len()));
                 check_interrupted()

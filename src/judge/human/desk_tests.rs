@@ -323,13 +323,13 @@ fn a_label_that_cannot_be_written_is_not_accepted() {
 #[test]
 fn listeners_are_called_on_changes_until_they_return_false() {
     let desk = Desk::new();
-    let heard = Arc::new(AtomicUsize::new(0));
-    let counter = heard.clone();
+    let notified = Arc::new(AtomicUsize::new(0));
+    let counter = notified.clone();
     desk.on_change(move || counter.fetch_add(1, Ordering::Relaxed) < 1);
     for place in ["1", "2", "3"] {
         desk.put(vec![question(place)]);
     }
-    assert_eq!(heard.load(Ordering::Relaxed), 2);
+    assert_eq!(notified.load(Ordering::Relaxed), 2);
     let version = desk.wait(0, NONE);
     let started = Instant::now();
     desk.wait(version, Duration::from_millis(20));
