@@ -1,4 +1,4 @@
-//! Tells the program which commit, features and target it is built from (`oaif --version`).
+//! Passes the commit, the features and the target of the build to the program, for `oaif --version`.
 
 use std::path::Path;
 use std::process::Command;
@@ -12,20 +12,20 @@ fn main() {
     println!("cargo::rustc-env=OAIF_COMMIT={}", commit().unwrap_or_else(|| "unknown".into()));
     println!("cargo::rerun-if-env-changed=OAIF_COMMIT");
     println!("cargo::rerun-if-changed=build.rs");
-    // The file that git changes with every commit, checkout and reset.
+    // Git changes this file with every commit, checkout and reset.
     let log = Path::new(".git/logs/HEAD");
     if log.exists() {
         println!("cargo::rerun-if-changed={}", log.display());
     }
 }
 
-/// `$OAIF_COMMIT` where a packager sets it; the commit that `cargo package` noted; the commit of the checkout.
+/// The commit: `$OAIF_COMMIT` if it is set, else the one that `cargo package` recorded, else that of the checkout.
 fn commit() -> Option<String> {
     let given = std::env::var("OAIF_COMMIT").ok().filter(|commit| !commit.is_empty());
     given.or_else(packaged).or_else(checked_out)
 }
 
-/// From `.cargo_vcs_info.json`: `{"git": {"sha1": "…"}, …}`.
+/// The commit in `.cargo_vcs_info.json`: `{"git": {"sha1": "…"}, …}`.
 fn packaged() -> Option<String> {
     let text = std::fs::read_to_string(".cargo_vcs_info.json").ok()?;
     let hash = text.split("\"sha1\"").nth(1)?.split('"').nth(1)?;
@@ -33,7 +33,7 @@ fn packaged() -> Option<String> {
 }
 
 fn checked_out() -> Option<String> {
-    // A checkout of another project may hold this one's sources.
+    // Without this check, git would find the checkout of a project that contains these sources.
     Path::new(".git").exists().then_some(())?;
     let done = Command::new("git").args(["rev-parse", "--short=12", "HEAD"]).output().ok()?;
     let hash = String::from_utf8(done.stdout).ok()?.trim().to_owned();

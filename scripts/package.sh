@@ -6,7 +6,7 @@
 # writes OUT/oaif-VERSION-TARGET.tar.gz (.zip for Windows) and prints its path. BINARY must run on this machine: it writes its own
 # completions and man pages. The same inputs give the same .tar.gz, byte for byte, with the same tar and gzip.
 #
-#   --licences FILE    the licences of all dependencies, as `scripts/release.sh licences` writes them; without it that is run here
+#   --licences FILE    the licences of all dependencies, as `scripts/release.sh licences` writes them [default: runs that command]
 #   --max-glibc X.Y    fail if BINARY needs a newer glibc
 #   --skip-generated   without completions and man pages: for a rehearsal with a binary that cannot write them
 set -euo pipefail

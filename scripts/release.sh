@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What a release consists of besides its archives (scripts/package.sh). .github/workflows/release.yml calls it.
+# Creates the parts of a release other than its archives (scripts/package.sh). Used by .github/workflows/release.yml.
 #
 #   scripts/release.sh version            the version in Cargo.toml
 #   scripts/release.sh check TAG          fails unless TAG is v and that version, and CHANGELOG.md has a section for it

@@ -187,7 +187,7 @@ def main():
                     times = measure(call, device, args.runs, args.warm_up)
                     row |= {"runs": len(times), "ms": statistics.median(times), "min_ms": min(times)}
                     row |= {"max_ms": max(times)}
-                except Exception as error:  # What one case lacks, the next may have.
+                except Exception as error:  # The other cases may still work.
                     row["skipped"] = f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}"
                 print(json.dumps(row, separators=(",", ":")), flush=True)
                 model.zero_grad(set_to_none=True)

@@ -167,7 +167,7 @@ pub enum Error {
         /// What happened, and the way out.
         why: String,
     },
-    /// The run or the step was cancelled on request. A run has saved what it was asked to save; a step can be repeated.
+    /// The run or the step was cancelled on request. A run has saved its progress before; a step can be repeated.
     #[error("interrupted")]
     Interrupted,
 }

@@ -1,9 +1,10 @@
-//! Aligns small language models with feedback from a judge, on any GPU that WebGPU reaches.
+//! Aligns small language models with feedback from a judge, on any GPU that WebGPU supports.
 //!
 //! In online training, the policy (the model being trained) writes two responses to each prompt, a judge compares them, and
-//! a DPO, IPO or SLiC step follows at once ([Guo et al. 2024](https://arxiv.org/abs/2402.04792)). The judge is a model, a
-//! rule, a person, a server, or your own code. The library also has supervised fine-tuning, DPO on a dataset of preference
-//! pairs, reward models, LoRA adapters and sampling. Models are folders in the Hugging Face layout, or GGUF files.
+//! the policy is trained on the verdict with DPO, IPO or SLiC
+//! ([Guo et al. 2024](https://arxiv.org/abs/2402.04792)). The judge is a model, a rule, a person, a server, or your own
+//! code. The library also has supervised fine-tuning, DPO on a dataset of preference pairs, reward models, LoRA adapters and
+//! sampling. Models are folders in the Hugging Face layout, or GGUF files.
 //!
 //! All floating-point computation is done by WGSL compute shaders, which [`wgpu`] runs on Vulkan, Metal or DirectX 12,
 //! and in browsers on WebGPU. The library needs neither CUDA nor Python. It prints nothing and returns errors for invalid
@@ -50,9 +51,10 @@
 //! - [`files`]: folders in memory, which can take the place of folders on disk.
 //! - [`unstable`]: the internals. They may change in any release.
 //!
-//! In the repository, `docs/embedding.md` describes how to use the library in an application, and how programs in other
-//! languages use the `oaif` program. `docs/surface.rs` lists the stable items. `examples/` has complete programs: `align.rs`
-//! has a judge of its own, and `embed.rs` is a whole application.
+//! In the repository, `docs/how-to/embed-in-an-app.md` describes how to use the library in an application, and
+//! `docs/how-to/use-from-another-language.md` how programs in other languages use the `oaif` program. `docs/surface.rs`
+//! lists the stable items. `examples/` has complete programs: `align.rs` implements its own judge, and `embed.rs` is a whole
+//! application.
 //!
 //! # Features
 //!

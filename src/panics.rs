@@ -16,7 +16,7 @@ pub fn panics_are_caught() -> bool {
 }
 
 /// Returns the result of `call`, or the payload of its panic.
-pub(crate) fn caught_any<T>(call: impl FnOnce() -> T) -> Result<T, Box<dyn Any + Send>> {
+pub(crate) fn caught_payload<T>(call: impl FnOnce() -> T) -> Result<T, Box<dyn Any + Send>> {
     let outer = CAUGHT.replace(true);
     let result = catch_unwind(AssertUnwindSafe(call));
     CAUGHT.set(outer);
@@ -26,7 +26,7 @@ pub(crate) fn caught_any<T>(call: impl FnOnce() -> T) -> Result<T, Box<dyn Any +
 /// Returns the result of `call`, or the message of its panic.
 #[cfg(feature = "parquet")]
 pub(crate) fn caught<T>(call: impl FnOnce() -> T) -> Result<T, String> {
-    caught_any(call).map_err(|panic| message(&*panic).to_owned())
+    caught_payload(call).map_err(|panic| message(&*panic).to_owned())
 }
 
 /// The message of a panic.

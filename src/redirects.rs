@@ -73,8 +73,8 @@ mod tests {
                 let text = format!("{place}:{port}/v1");
                 // Text that is not an address at all is an error, too.
                 let why = address(&text, "http://x").unwrap_err();
-                let told = why.contains(&format!("the invalid port {port:?}"));
-                assert!(told || why == "is not an address such as http://x", "{text}: {why}");
+                let names_port = why.contains(&format!("the invalid port {port:?}"));
+                assert!(names_port || why == "is not an address such as http://x", "{text}: {why}");
                 assert!(!why.contains("secret"), "{why}");
                 let from = uri("https://hub.example/a");
                 assert_eq!(resolved(&from, &text), None, "{text}");

@@ -1,4 +1,5 @@
-//! Helpers for futures. There is no executor: any one can poll them, such as a window's event loop or a browser's.
+//! Helpers for futures. This crate has no executor: any executor can poll its futures, such as the event loop of a window
+//! or of a browser.
 //!
 //! On native targets, [`block_on`] and [`Wait`] run a future on the calling thread.
 
@@ -82,7 +83,7 @@ impl Slice {
     }
 
     /// Yields to other work on the thread if the time slice is over.
-    pub async fn give_way(&mut self) {
+    pub async fn yield_now(&mut self) {
         if !blocking::is_allowed() && self.since.elapsed() > SLICE {
             // In a browser, a future that is woken immediately runs again before the page is drawn.
             futures_timer::Delay::new(Duration::ZERO).await;
@@ -92,7 +93,7 @@ impl Slice {
 }
 
 /// Yields once, so that other futures that are polled together with this one make progress; see [`unless`].
-pub(crate) async fn give_way() {
+pub(crate) async fn yield_now() {
     let mut given = false;
     std::future::poll_fn(|cx| {
         if std::mem::replace(&mut given, true) {

@@ -224,14 +224,14 @@ fn settings_that_differ_between_ranks_give_one_error() {
         ("--no-such-flag", "rank 1: ", 1),
     ] {
         let outputs = wait(start(dir, 2, "align", "run", &of(second)));
-        let told: Vec<String> = outputs.iter().map(text).collect();
-        let sentences: Vec<&str> = told
+        let texts: Vec<String> = outputs.iter().map(text).collect();
+        let sentences: Vec<&str> = texts
             .iter()
             .flat_map(|text| text.lines())
             .filter(|line| line.starts_with("oaif: ") && !line.contains("warning"))
             .collect();
-        assert!(matches!(&sentences[..], [one] if one.contains(says)), "{second}: {told:?}");
-        assert_eq!(outputs[0].status.code(), Some(code), "{second}: {told:?}");
+        assert!(matches!(&sentences[..], [one] if one.contains(says)), "{second}: {texts:?}");
+        assert_eq!(outputs[0].status.code(), Some(code), "{second}: {texts:?}");
         assert!(!dir.join("run/metrics.jsonl").exists());
         let _ = std::fs::remove_dir_all(dir.join("run"));
     }

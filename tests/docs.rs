@@ -16,13 +16,13 @@ fn root() -> &'static Path {
 /// A Markdown file, by its path from the root.
 struct Page {
     path: PathBuf,
-    /// As it is, but with code replaced by spaces: offsets and lines stay.
+    /// The text with code replaced by spaces, so that offsets and line numbers stay the same.
     prose: String,
     /// The anchors of its headings.
     anchors: BTreeSet<String>,
 }
 
-/// A link of a page: its line, and where it leads.
+/// A link of a page: its line and its target.
 struct Link {
     line: usize,
     target: String,
@@ -55,7 +55,7 @@ impl Page {
         for (at, _) in text.match_indices("](") {
             let rest = &text[at + 2..];
             if let Some(end) = closing(rest) {
-                // What follows the target is a title.
+                // A title may follow the target.
                 add(at, rest[..end].split_whitespace().next().unwrap_or_default());
             }
         }
@@ -77,7 +77,7 @@ impl Page {
     }
 }
 
-/// The position of the parenthesis that closes a target; one that is opened within it has its own.
+/// The position of the parenthesis that closes a target, which may contain pairs of parentheses.
 fn closing(text: &str) -> Option<usize> {
     let mut open = 0;
     for (at, c) in text.char_indices() {
@@ -91,12 +91,12 @@ fn closing(text: &str) -> Option<usize> {
     None
 }
 
-/// Spaces in place of everything but line ends.
+/// Replaces everything except line ends by spaces.
 fn blank(text: &str) -> String {
     text.chars().map(|c| if c == '\n' { "\n".into() } else { " ".repeat(c.len_utf8()) }).collect()
 }
 
-/// `text` with spaces in place of fenced blocks.
+/// Replaces fenced code blocks by spaces.
 fn without_code_blocks(text: &str) -> String {
     let (mut out, mut fence) = (String::new(), None);
     for line in text.split_inclusive('\n') {
@@ -121,7 +121,7 @@ fn without_code_blocks(text: &str) -> String {
     out
 }
 
-/// `text` with spaces in place of code between backticks.
+/// Replaces code between backticks by spaces.
 fn without_code_spans(text: &str) -> String {
     let (mut out, mut rest) = (String::new(), text);
     while let Some(start) = rest.find('`') {
@@ -143,7 +143,8 @@ fn without_code_spans(text: &str) -> String {
     out + rest
 }
 
-/// Where code that so many backticks opened ends, behind as many; a paragraph's end is none.
+/// The end of a code span that was opened by `ticks` backticks, after the same number of backticks; `None` if the paragraph
+/// ends first.
 fn code_end(text: &str, ticks: usize) -> Option<usize> {
     let paragraph = text.split("\n\n").next().unwrap_or_default();
     let mut at = 0;
@@ -158,7 +159,7 @@ fn code_end(text: &str, ticks: usize) -> Option<usize> {
     None
 }
 
-/// The anchors of the headings in a text without code blocks: those of equal headings are numbered.
+/// The anchors of the headings in a text without code blocks. Anchors of equal headings are numbered.
 fn anchors(text: &str) -> BTreeSet<String> {
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();
     let mut out = BTreeSet::new();
@@ -190,7 +191,7 @@ fn anchor(heading: &str) -> String {
         .collect()
 }
 
-/// A heading with the text of its links alone.
+/// A heading in which links are replaced by their text.
 fn without_targets(heading: &str) -> String {
     let (mut out, mut rest) = (String::new(), heading);
     while let Some(at) = rest.find("](") {
@@ -219,7 +220,7 @@ fn book() -> Vec<PathBuf> {
     found
 }
 
-/// The path that `target` names on the page at `from`, from the root; `None` where it leads out of the root.
+/// The path from the root of the link target `target` on the page at `from`; `None` if it is outside the root.
 fn resolved(from: &Path, target: &str) -> Option<PathBuf> {
     let mut out = from.parent().unwrap_or(Path::new("")).to_owned();
     for part in Path::new(target).components() {
@@ -233,7 +234,7 @@ fn resolved(from: &Path, target: &str) -> Option<PathBuf> {
     Some(out)
 }
 
-/// Why a link of `page` leads nowhere, if it does.
+/// Why a link of `page` is broken, if it is.
 fn broken(page: &Page, target: &str, pages: &BTreeMap<PathBuf, Page>) -> Option<String> {
     let scheme = target.split(['/', '#', '?']).next().is_some_and(|start| start.contains(':'));
     if scheme || target.starts_with("//") {
@@ -261,7 +262,7 @@ fn broken(page: &Page, target: &str, pages: &BTreeMap<PathBuf, Page>) -> Option<
 }
 
 #[test]
-fn every_link_of_the_docs_leads_somewhere() {
+fn no_link_of_the_docs_is_broken() {
     let paths = book().into_iter().chain(BESIDE.map(PathBuf::from));
     let pages: BTreeMap<PathBuf, Page> = paths.map(|path| (path.clone(), Page::read(&path))).collect();
     let mut wrong = Vec::new();
@@ -298,7 +299,7 @@ fn anchors_are_those_of_github() {
 }
 
 #[test]
-fn links_in_code_are_none() {
+fn links_in_code_are_ignored() {
     let text = "A [link\nover lines](a.md#b) `[no](c.md)` ![i](d.svg \"title\")\n```\n[no](e.md)\n```\n[f]: f.md\n<a href=\"g.md\">\n";
     let page = Page::new(Path::new("docs/x.md"), text);
     let found: Vec<(usize, String)> = page.links().into_iter().map(|link| (link.line, link.target)).collect();

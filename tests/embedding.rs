@@ -221,13 +221,12 @@ fn a_step_is_cancelled_within_100_ms_and_can_be_taken_again() {
         // On this thread, which waits for the GPU itself.
         let outcome = trainer.step_with(&mut control).wait();
         let ended = Instant::now();
-        let asked = canceller.map(|canceller| canceller.join().unwrap());
+        let cancelled_at = canceller.map(|canceller| canceller.join().unwrap());
         match outcome {
             Ok(report) => reports.push(essence(&report.unwrap())),
             // A request that came too late applies to the next step.
-            Err(oaif::Error::Interrupted) => {
-                latencies.push(asked.map_or(Duration::ZERO, |asked| ended - asked.min(ended)))
-            }
+            Err(oaif::Error::Interrupted) => latencies
+                .push(cancelled_at.map_or(Duration::ZERO, |cancelled_at| ended - cancelled_at.min(ended))),
             Err(error) => panic!("{error}"),
         }
     }

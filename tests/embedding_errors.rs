@@ -313,6 +313,6 @@ fn invalid_options_and_rows_are_named() {
     let long = [Prompt::from(words[0].as_str()), Prompt::from(vec![words[0].as_str(); 4000].join(" "))];
     let trainer =
         Trainer::online(policy(), &long, Says(Verdict::Tie, None), &train(), &dpo()).wait().unwrap();
-    let told = trainer.warnings().join("\n");
-    assert!(told.contains("1 of 2") && told.contains("line 2"), "{told}");
+    let warnings = trainer.warnings().join("\n");
+    assert!(warnings.contains("1 of 2") && warnings.contains("line 2"), "{warnings}");
 }

@@ -100,10 +100,10 @@ fn align_with(
 ) -> Result<PathBuf, Error> {
     let flag = Requests::new();
     let mut listener = Listener { stop_after: stop_after.map(|step| (step, &flag)), ..Listener::default() };
-    align_heard_by(&mut listener, &flag, gpu, train, options, judge)
+    align_observed_by(&mut listener, &flag, gpu, train, options, judge)
 }
 
-fn align_heard_by(
+fn align_observed_by(
     listener: &mut Listener<'_>,
     requests: &Requests,
     gpu: &Gpu,
@@ -289,8 +289,8 @@ fn with_several_steps_ahead_a_resumed_run_is_equal_and_no_question_is_repeated()
     let (whole, parts) = (temp.path().join("whole"), temp.path().join("parts"));
     let options = align_options("dpo").async_level(3);
     let mut train = train_options(&whole, 7).learning_rate(1e-2);
-    let asked: [Arc<Mutex<Vec<_>>>; 2] = Default::default();
-    let queue = |i: usize| Threaded::new(Counting(Arc::clone(&asked[i]))).unwrap();
+    let judged_pairs: [Arc<Mutex<Vec<_>>>; 2] = Default::default();
+    let queue = |i: usize| Threaded::new(Counting(Arc::clone(&judged_pairs[i]))).unwrap();
     align_with(&gpu, &train, &options, queue(0), None).unwrap();
     let off_policy: Vec<u64> = rows(&whole.join("metrics.jsonl"))
         .iter()
@@ -307,7 +307,7 @@ fn with_several_steps_ahead_a_resumed_run_is_equal_and_no_question_is_repeated()
     train.resume = Some(Resume::Path(parts.join("checkpoints/step-000002")));
     align_with(&gpu, &train, &options, queue(1), None).unwrap();
     assert_same_run(&whole, &parts, "model/model.safetensors");
-    let [mut once, mut twice] = asked.map(|asked| asked.lock().unwrap().clone());
+    let [mut once, mut twice] = judged_pairs.map(|judged_pairs| judged_pairs.lock().unwrap().clone());
     once.sort();
     twice.sort();
     assert_eq!(once, twice, "repeated or missing questions");
@@ -320,11 +320,11 @@ fn an_active_run_judges_one_pair_per_row_and_resumes_bit_for_bit() {
     let (whole, parts) = (temp.path().join("whole"), temp.path().join("parts"));
     let options = align_options("dpo").active(2).num_samples(3).async_level(1);
     let train = train_options(&whole, 5).learning_rate(1e-2);
-    let asked: Arc<Mutex<Vec<_>>> = Arc::default();
-    let queue = || Threaded::new(Counting(Arc::clone(&asked))).unwrap();
+    let judged_pairs: Arc<Mutex<Vec<_>>> = Arc::default();
+    let queue = || Threaded::new(Counting(Arc::clone(&judged_pairs))).unwrap();
     align_with(&gpu, &train, &options, queue(), None).unwrap();
     let a_step = train.batch_size * train.accumulation;
-    let mut prompts = asked.lock().unwrap().clone();
+    let mut prompts = judged_pairs.lock().unwrap().clone();
     assert!(prompts.len() <= 5 * a_step && prompts.len() > 4 * a_step, "{} pairs", prompts.len());
     prompts.sort();
     prompts.dedup();
@@ -446,18 +446,18 @@ fn a_resumed_run_reports_logged_steps_and_warnings_at_the_start() {
     let train = train_options(&dir, 4);
     let requests = Requests::new();
     let mut begun = Listener { stop_after: Some((2, &requests)), ..Listener::default() };
-    align_heard_by(&mut begun, &requests, &gpu, &train, &options, longer()).unwrap_err();
+    align_observed_by(&mut begun, &requests, &gpu, &train, &options, longer()).unwrap_err();
     assert!(begun.logged.is_empty() && begun.warnings.is_empty(), "{:?}", begun.warnings);
     let train = train.resume(Some("last".into()));
     let mut resumed = Listener::default();
-    align_heard_by(&mut resumed, &Requests::new(), &gpu, &train, &options, longer()).unwrap();
+    align_observed_by(&mut resumed, &Requests::new(), &gpu, &train, &options, longer()).unwrap();
     assert_eq!((&*resumed.logged, resumed.steps.len()), (&[1, 2][..], 2));
 
     let biased = options.sampling(warm);
     let train = train_options(&temp.path().join("warm"), 1);
-    let mut told = Listener::default();
-    align_heard_by(&mut told, &Requests::new(), &gpu, &train, &biased, longer()).unwrap();
-    assert!(told.warnings.iter().any(|text| text.contains("biased")), "{:?}", told.warnings);
+    let mut listener = Listener::default();
+    align_observed_by(&mut listener, &Requests::new(), &gpu, &train, &biased, longer()).unwrap();
+    assert!(listener.warnings.iter().any(|text| text.contains("biased")), "{:?}", listener.warnings);
 }
 
 #[test]
@@ -465,17 +465,17 @@ fn a_run_without_a_checkpoint_starts_over_and_no_question_is_repeated() {
     let Some(gpu) = gpu() else { return };
     let temp = tempfile::tempdir().unwrap();
     let dir = temp.path().join("run");
-    let asked: Arc<Mutex<Vec<_>>> = Arc::default();
-    let queue = || Threaded::new(Counting(Arc::clone(&asked))).unwrap();
+    let judged_pairs: Arc<Mutex<Vec<_>>> = Arc::default();
+    let queue = || Threaded::new(Counting(Arc::clone(&judged_pairs))).unwrap();
     let mut train = train_options(&dir, 3).save_steps(None);
     align_with(&gpu, &train, &align_options("dpo"), queue(), None).unwrap();
-    let first = asked.lock().unwrap().len();
+    let first = judged_pairs.lock().unwrap().len();
     let metrics = untimed(&dir.join("metrics.jsonl"));
     std::fs::remove_dir_all(dir.join("checkpoints")).unwrap();
     std::fs::remove_dir_all(dir.join("model")).unwrap();
     train.resume = Some("last".into());
     align_with(&gpu, &train, &align_options("dpo"), queue(), None).unwrap();
-    assert_eq!(asked.lock().unwrap().len(), first);
+    assert_eq!(judged_pairs.lock().unwrap().len(), first);
     assert_eq!(untimed(&dir.join("metrics.jsonl")), metrics);
 }
 
@@ -598,10 +598,10 @@ impl Judge for Careless {
 }
 
 /// The steps in which a run warns about its judge, and the warnings.
-fn told(gpu: &Gpu, judge: Careless) -> Vec<(usize, String)> {
+fn judge_warnings(gpu: &Gpu, judge: Careless) -> Vec<(usize, String)> {
     #[derive(Default)]
-    struct Told(usize, Vec<(usize, String)>);
-    impl Observer for Told {
+    struct Warnings(usize, Vec<(usize, String)>);
+    impl Observer for Warnings {
         fn step(&mut self, report: &StepReport) {
             self.0 = report.step;
         }
@@ -615,28 +615,28 @@ fn told(gpu: &Gpu, judge: Careless) -> Vec<(usize, String)> {
     let train = train_options(&temp.path().join("run"), 20).learning_rate(1e-9);
     let policy = Policy::load(gpu, &fixture("tiny"), &train).wait().unwrap();
     let run = AlignRun::new(policy, &prompts(), &train, &align_options("dpo")).wait().unwrap();
-    let mut told = Told::default();
-    let control = Control { observer: &mut told, requests: &Requests::new() };
+    let mut warnings = Warnings::default();
+    let control = Control { observer: &mut warnings, requests: &Requests::new() };
     // A run with only ties ends with another error.
     let _ = run.run(InPlace::new(judge), sources(), control).wait();
     let noted = std::fs::read_to_string(temp.path().join("run/run.json")).unwrap();
     let noted: Value = serde_json::from_str(&noted).unwrap();
-    for (_, text) in &told.1 {
+    for (_, text) in &warnings.1 {
         assert!(noted["warnings"].as_array().unwrap().contains(&json!(text)), "{noted}");
     }
-    told.1
+    warnings.1
 }
 
 #[test]
 fn a_biased_judge_is_reported_within_the_first_steps() {
     let Some(gpu) = gpu() else { return };
-    let first = told(&gpu, Careless::First);
+    let first = judge_warnings(&gpu, Careless::First);
     assert_eq!((first.len(), first[0].0), (1, 1), "{first:?}");
     assert!(first[0].1.contains("same position in both orders in 100 % of"), "{first:?}");
-    let longer = told(&gpu, Careless::Longer);
+    let longer = judge_warnings(&gpu, Careless::Longer);
     assert!(longer.len() == 1 && longer[0].0 <= 8, "{longer:?}");
     assert!(longer[0].1.contains("longer response in 100 % of"), "{longer:?}");
-    let random = told(&gpu, Careless::Random);
+    let random = judge_warnings(&gpu, Careless::Random);
     assert!(random.len() == 1 && random[0].1.contains("a judge that guesses"), "{random:?}");
     println!("first: {}; longer: {}; random: {}", first[0].0, longer[0].0, random[0].0);
 }

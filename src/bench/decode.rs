@@ -85,7 +85,7 @@ impl Subject {
         trees.into_iter().enumerate().map(request).collect()
     }
 
-    /// Bytes that must be read at least: the weights once, and `keys` keys and values.
+    /// The smallest number of bytes that must be read: all weights once, and `keys` keys and values.
     fn bytes(&self, keys: f64) -> f64 {
         let a = self.model.architecture();
         let read = self.model.base().iter().filter(|w| a.tied || w.name != a.names.embedding());

@@ -203,7 +203,7 @@ impl Moment {
         Moment { activity, counts, thread_time: thread_time(), at: Instant::now() }
     }
 
-    /// Returns what was done since then, per run.
+    /// Returns the work done since then, per run.
     fn since(&self, gpu: &Gpu, runs: f64) -> Sample {
         let elapsed = self.at.elapsed();
         let thread_time = thread_time();
@@ -272,7 +272,7 @@ pub struct Measurement {
     pub gigabytes_per_second: f64,
     /// The ceiling that the case is nearer to, which limits it: `multiply-add` or `bandwidth`.
     pub bound: &'static str,
-    /// The percentage of it that is reached. Above 100 if data stays in a cache.
+    /// The percentage of this ceiling that the case reaches; above 100 if data stays in a cache.
     pub percent_of_ceiling: f64,
     /// Launches per run.
     pub launches: f64,

@@ -10,7 +10,7 @@ use crate::model::Keys;
 use crate::model::stream::{Capacity, Stream};
 use crate::ops;
 
-/// The parts for each batch of S sequences of L rows, each of which predicts a token.
+/// The parts for each batch of S sequences of L rows. Every row predicts a token.
 pub fn passes(batches: &[Batch]) -> Vec<Recipe> {
     let of_batch = |&b: &Batch| {
         let new = |what: &str, make: fn(&Subject, &str, &[Tree]) -> Result<Case>| {

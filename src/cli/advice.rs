@@ -68,20 +68,20 @@ fn in_flags(remedy: Remedy, has: impl Fn(&str) -> bool) -> Option<String> {
     match remedy {
         Remedy::SmallerBatch if has("input") => Some("shorten the rows".into()),
         // A smaller batch: not the last two, which concern weights and activations.
-        Remedy::SmallerBatch => advised(&SMALLER[..5], has),
+        Remedy::SmallerBatch => suggestion(&SMALLER[..5], has),
         Remedy::LowerRank if has("lora-r") && has("adapter") => {
             Some("lower --lora-r, or use an --adapter of a lower rank".into())
         }
         Remedy::LowerRank if has("lora-r") => Some("lower --lora-r".into()),
         Remedy::FewerTrained if has("lora-r") => Some("use --lora-r, or a smaller model".into()),
         Remedy::LessMemory if has("input") => Some("shorten the rows, or use a smaller model".into()),
-        Remedy::LessMemory => advised(&SMALLER, has),
+        Remedy::LessMemory => suggestion(&SMALLER, has),
         _ => None,
     }
 }
 
 /// "lower --a, --b or --c, or use --d or --e", with the flags that the command has.
-fn advised(flags: &[&str], has: impl Fn(&str) -> bool) -> Option<String> {
+fn suggestion(flags: &[&str], has: impl Fn(&str) -> bool) -> Option<String> {
     let listed = |flags: Vec<&str>| {
         let flags: Vec<String> = flags.into_iter().map(|flag| format!("--{flag}")).collect();
         match flags.split_last() {
@@ -107,7 +107,7 @@ mod tests {
     use crate::cli::args;
     use crate::preference::LossOptions;
 
-    fn told(error: Error, command: &str) -> String {
+    fn advice(error: Error, command: &str) -> String {
         let all = args::command();
         sentence(error, Some(all.find_subcommand(command).unwrap()))
     }
@@ -125,9 +125,12 @@ mod tests {
     #[test]
     fn options_in_backticks_become_flags_of_the_command() {
         let error = || Error::file("run", "holds a run: give another `output-dir`, or `no such` one");
-        assert_eq!(told(error(), "align"), "run: holds a run: give another --output-dir, or `no such` one");
-        assert_eq!(told(error(), "doctor"), "run: holds a run: give another `output-dir`, or `no such` one");
-        assert_eq!(told(Error::file("run", "has a ` in it"), "align"), "run: has a ` in it");
+        assert_eq!(advice(error(), "align"), "run: holds a run: give another --output-dir, or `no such` one");
+        assert_eq!(
+            advice(error(), "doctor"),
+            "run: holds a run: give another `output-dir`, or `no such` one"
+        );
+        assert_eq!(advice(Error::file("run", "has a ` in it"), "align"), "run: has a ` in it");
     }
 
     #[test]
@@ -158,18 +161,20 @@ mod tests {
     #[test]
     fn a_limit_is_given_in_mib_with_flags_of_the_command() {
         assert_eq!(
-            told(limit(Remedy::SmallerBatch), "sft"),
+            advice(limit(Remedy::SmallerBatch), "sft"),
             "gated (8184, 4864) needs 152 MiB in one buffer, the GPU allows 128 MiB: lower \
              --per-device-train-batch-size, --max-prompt-length or --max-length"
         );
-        assert!(told(limit(Remedy::SmallerBatch), "align").contains("--max-new-tokens"));
-        assert!(told(limit(Remedy::SmallerBatch), "generate").ends_with("lower --max-new-tokens or --slots"));
-        assert!(told(limit(Remedy::SmallerBatch), "score").ends_with("shorten the rows"));
+        assert!(advice(limit(Remedy::SmallerBatch), "align").contains("--max-new-tokens"));
         assert!(
-            told(limit(Remedy::SmallerBatch), "bench")
+            advice(limit(Remedy::SmallerBatch), "generate").ends_with("lower --max-new-tokens or --slots")
+        );
+        assert!(advice(limit(Remedy::SmallerBatch), "score").ends_with("shorten the rows"));
+        assert!(
+            advice(limit(Remedy::SmallerBatch), "bench")
                 .ends_with("lower the batch size or the lengths of texts")
         );
-        let memory = told(exhausted(), "dpo");
+        let memory = advice(exhausted(), "dpo");
         assert!(
             memory.contains("3.0 GiB, 1.0 GiB already held")
                 && memory.contains("--gradient-checkpointing or --lora-r"),
@@ -186,7 +191,7 @@ mod tests {
             (Remedy::SmallerModel, "sft", "128 MiB: use a smaller model"),
             (Remedy::SmallerModel, "score", "128 MiB: use a smaller model"),
         ] {
-            let text = told(limit(remedy), command);
+            let text = advice(limit(remedy), command);
             assert!(text.ends_with(expected), "{text}");
         }
     }
@@ -194,13 +199,13 @@ mod tests {
     #[test]
     fn an_option_is_named_by_its_flag() {
         let config = |what: &str| Error::config(what, "0 is odd");
-        assert_eq!(told(config("max-new-tokens"), "align"), "--max-new-tokens: 0 is odd");
-        assert_eq!(told(config("beta"), "dpo"), "--beta: 0 is odd");
-        assert_eq!(told(config("max-prompt-length"), "sft"), "--max-prompt-length: 0 is odd");
+        assert_eq!(advice(config("max-new-tokens"), "align"), "--max-new-tokens: 0 is odd");
+        assert_eq!(advice(config("beta"), "dpo"), "--beta: 0 is odd");
+        assert_eq!(advice(config("max-prompt-length"), "sft"), "--max-prompt-length: 0 is odd");
         // Names that are not flags of the command, and names with dashes, are unchanged.
-        assert_eq!(told(config("beta"), "sft"), "beta: 0 is odd");
-        assert_eq!(told(config("--beta"), "dpo"), "--beta: 0 is odd");
-        assert_eq!(told(config("run.yaml"), "dpo"), "run.yaml: 0 is odd");
+        assert_eq!(advice(config("beta"), "sft"), "beta: 0 is odd");
+        assert_eq!(advice(config("--beta"), "dpo"), "--beta: 0 is odd");
+        assert_eq!(advice(config("run.yaml"), "dpo"), "run.yaml: 0 is odd");
     }
 
     #[test]
@@ -232,16 +237,16 @@ mod tests {
         .into_iter()
         .chain(LossOptions::NAMES.map(|(name, _)| name))
         {
-            let told = |command| sentence(Error::config(option, "is odd"), Some(command));
+            let advice = |command| sentence(Error::config(option, "is odd"), Some(command));
             let flag = format!("--{option}: is odd");
-            assert!(all.get_subcommands().any(|command| told(command) == flag), "{option}");
+            assert!(all.get_subcommands().any(|command| advice(command) == flag), "{option}");
         }
     }
 
     #[test]
     fn doctor_does_not_suggest_itself() {
         let none = || Error::NoGpu("no GPU was found".into());
-        assert_eq!(told(none(), "doctor"), "no GPU was found");
-        assert_eq!(told(none(), "align"), "no GPU was found; `oaif doctor` lists the GPUs");
+        assert_eq!(advice(none(), "doctor"), "no GPU was found");
+        assert_eq!(advice(none(), "align"), "no GPU was found; `oaif doctor` lists the GPUs");
     }
 }

@@ -9,7 +9,7 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use serde_json::{Map, Value};
 
-use super::resume::forget_what_is_replaced;
+use super::resume::remove_replaced_flags;
 use super::{args, presets};
 use crate::error::{Error, Result};
 use crate::files;
@@ -61,7 +61,7 @@ pub(super) fn merge(command: &Command, arguments: Vec<OsString>) -> Result<Vec<O
     presets_in(&lenient, &arguments).iter().rev().try_fold(arguments, |arguments, name| {
         added(&lenient, arguments, |sub, given| {
             let mut preset = presets::read(name);
-            forget_what_is_replaced(&mut preset, given);
+            remove_replaced_flags(&mut preset, given);
             // An adapter that is given has its own settings.
             if let Value::Object(preset) = &mut preset
                 && given.contains_id("adapter")
@@ -136,7 +136,7 @@ pub(super) fn flags_of(command: &Command, run: Value, given: &ArgMatches) -> Res
 /// Removes the keys of a `run.json` that are not flags, so that the file can be used with `--config`.
 fn without_facts(mut file: Value) -> Value {
     if let Value::Object(map) = &mut file {
-        crate::train::RunFile::facts().for_each(|told| drop(map.remove(&told)));
+        crate::train::RunFile::facts().for_each(|fact| drop(map.remove(&fact)));
     }
     file
 }
@@ -190,7 +190,7 @@ fn flags(
             return Err(format!("key {key:?} gives --{} a second time", long(arg)));
         }
         let typed = typed(arg, value).map_err(|why| format!("key {key:?} {why}"))?;
-        // The flags of the run would have to be read before those of the file.
+        // `--resume` is applied before the file is read.
         if long(arg) == "resume" && !typed.is_empty() {
             return Err(format!(
                 "key {key:?} belongs on the command line: type --resume RUN instead of --config"

@@ -20,7 +20,7 @@ use crate::train::{Observer, StepReport};
 
 /// The progress bar on the screen, if there is one: messages are printed above it.
 static SHOWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
-/// Between two frames of the spinner that is shown until the first step is done.
+/// The interval between two frames of the spinner, which is shown until the first step is done.
 const TICK: Duration = Duration::from_millis(120);
 
 /// The format of standard error.
@@ -29,11 +29,11 @@ pub(crate) enum Format {
     /// Lines and a progress bar, for people
     #[default]
     Text,
-    /// One JSON object a line, for programs
+    /// One JSON object per line, for programs
     Json,
 }
 
-/// What is written to standard error, and how.
+/// The settings of messages on standard error.
 #[derive(Clone, Copy, Debug)]
 struct Log {
     format: Format,
@@ -43,7 +43,7 @@ struct Log {
 
 static LOG: OnceLock<Log> = OnceLock::new();
 
-/// Sets the format of all that follows; `quiet` leaves warnings and errors alone.
+/// Sets the format of all later messages. With `quiet`, only warnings and errors are printed.
 pub(crate) fn set_log(format: Format, quiet: bool) {
     let _ = LOG.set(Log { format, quiet, started: Instant::now() });
 }
@@ -75,7 +75,7 @@ pub(crate) fn warn(text: impl Display) {
     }
 }
 
-/// Prints what a person at the terminal has to answer, whatever `--quiet` and `--log` say.
+/// Prints a question to a person at the terminal, as text, even with `--quiet` and `--log json`.
 pub(crate) fn ask(text: impl Display) {
     write(text);
 }
@@ -88,7 +88,7 @@ pub(crate) fn fail(text: impl Display, exit_code: u8) {
     }
 }
 
-/// Prints what came of a run that wrote `output`.
+/// Prints the message at the end of a run that wrote `output`.
 pub(crate) fn ended(text: &str, output: &str) {
     match log() {
         Log { format: Format::Json, .. } => event("end", json!({"text": text, "output": output})),
@@ -107,8 +107,8 @@ fn event(name: &str, fields: Value) {
     write(Value::Object(line));
 }
 
-/// Writes a line to standard error, above the progress bar where one is shown. A line that cannot be written (standard error
-/// is closed, its disk is full) is lost: no message is worth a run.
+/// Writes a line to standard error, above the progress bar if there is one. Write errors (standard error is closed, or its
+/// disk is full) are ignored, since a lost message must not end a run.
 fn write(line: impl Display) {
     if ranks::is_silent() {
         return;
@@ -121,17 +121,18 @@ fn write(line: impl Display) {
     }
 }
 
-/// The progress of a run on standard error: one line that is redrawn on a terminal, a line for each step elsewhere.
+/// Prints the progress of a run to standard error: in a terminal as one line that is redrawn, otherwise as a line per step.
 pub struct Console {
     bar: ProgressBar,
-    /// The facts of the run, printed once it has begun: a run that cannot begin prints its error alone.
+    /// The facts of the run: names and values. They are printed once the run has begun, so that a run that fails before
+    /// prints only its error.
     start: Option<Vec<(String, String)>>,
     phase: String,
     last: Option<StepReport>,
 }
 
 impl Console {
-    /// Shows a spinner at once.
+    /// Shows a spinner immediately.
     pub fn new() -> Console {
         let Log { format, quiet, .. } = log();
         let bar = match ranks::is_silent() || quiet || format == Format::Json {
@@ -146,7 +147,7 @@ impl Console {
         Console { bar, start: None, phase: String::new(), last: None }
     }
 
-    /// Sets the facts of the run, the name of each and its value, which are printed as soon as the run has begun.
+    /// Sets the facts of the run (names and values), which are printed as soon as the run has begun.
     pub fn begins(&mut self, facts: Vec<(String, String)>) {
         self.start = Some(facts);
     }
@@ -156,7 +157,7 @@ impl Console {
         self.last.is_some()
     }
 
-    /// Leaves the bar where it stands, for good.
+    /// Stops updating the bar. It stays on the screen if a step was done.
     pub fn end(&mut self) {
         show(None);
         match &self.last {
@@ -174,7 +175,7 @@ impl Console {
         }
     }
 
-    /// Takes the bar off the screen, for good.
+    /// Removes the bar from the screen.
     pub fn clear(&mut self) {
         show(None);
         self.bar.finish_and_clear();
@@ -193,7 +194,7 @@ impl Console {
     }
 }
 
-/// Nothing stays on the screen of what did not come to a step.
+/// Removes the bar unless [`Console::end`] was called.
 impl Drop for Console {
     fn drop(&mut self) {
         if !self.bar.is_finished() {
@@ -202,7 +203,7 @@ impl Drop for Console {
     }
 }
 
-/// A download on standard error: a line that says how large it is, and on a terminal a bar below it.
+/// Prints the progress of a download to standard error: a line with its size and, in a terminal, a bar below it.
 #[cfg(feature = "http")]
 pub struct Download {
     bar: Option<ProgressBar>,
@@ -220,7 +221,7 @@ impl Watch for Download {
     fn begins(&mut self, repo: &Repo, files: usize, bytes: u64, present: u64) {
         let left = match present {
             0 => String::new(),
-            _ => format!(", of which {} are here already", size(present)),
+            _ => format!(", {} of it already downloaded", size(present)),
         };
         let files = if files == 1 { "1 file".into() } else { format!("{files} files") };
         say(format_args!("oaif: downloading {repo}: {files}, {}{left}", size(bytes)));

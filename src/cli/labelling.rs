@@ -16,9 +16,9 @@ use crate::judge::human::{Desk, GivenLabel, Pick, Shown, Tally};
 use crate::train::Requests;
 
 /// How often to check for a new pair.
-const LOOK: Duration = Duration::from_millis(200);
+const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 /// Labels within this time after a pair is shown are ignored: a key that was pressed twice must not label the next pair.
-const TOO_SOON: Duration = Duration::from_millis(250);
+const DEBOUNCE: Duration = Duration::from_millis(250);
 
 /// An input of the person.
 #[derive(Clone, Debug, PartialEq)]
@@ -78,7 +78,7 @@ fn label(desk: &Desk, requests: &Requests, input: &mut dyn Input, say: &mut dyn 
             if !std::mem::replace(&mut waits, true) {
                 say("waiting for the next pairs");
             }
-            version = desk.wait(version, LOOK);
+            version = desk.wait(version, CHECK_INTERVAL);
             continue;
         };
         if form != Some(pair.form) {
@@ -92,7 +92,7 @@ fn label(desk: &Desk, requests: &Requests, input: &mut dyn Input, say: &mut dyn 
             Ok(None) => return desk.close("standard input ended before all pairs were labelled"),
             Err(e) => return desk.close(format!("standard input cannot be read ({e})")),
         };
-        let soon = input.is_keys() && came.elapsed() < TOO_SOON;
+        let soon = input.is_keys() && came.elapsed() < DEBOUNCE;
         match command {
             Command::Label(_) if soon => {}
             Command::Label(choice) => {
@@ -171,18 +171,18 @@ mod tests {
 
     /// The messages printed while these lines are read.
     fn read(desk: &Desk, requests: &Requests, lines: &str) -> Vec<String> {
-        let mut heard = Vec::new();
-        label(desk, requests, &mut Lines::new(lines.as_bytes()), &mut |text| heard.push(text.to_owned()));
-        heard
+        let mut printed = Vec::new();
+        label(desk, requests, &mut Lines::new(lines.as_bytes()), &mut |text| printed.push(text.to_owned()));
+        printed
     }
 
     #[test]
     fn lines_label_undo_and_comment_and_the_end_of_the_input_closes_the_desk() {
         let (desk, requests) = (desk(4), Requests::default());
-        let heard = read(&desk, &requests, "1\nu\nc rather odd\n2\ntie\nSKIP\nwhat\n");
-        let shown = heard.iter().filter(|text| text.contains("Response 1")).count();
-        assert_eq!(shown, 6, "{heard:#?}");
-        let said: Vec<&str> = heard.iter().filter_map(|text| text.strip_prefix("  ")).collect();
+        let printed = read(&desk, &requests, "1\nu\nc rather odd\n2\ntie\nSKIP\nwhat\n");
+        let shown = printed.iter().filter(|text| text.contains("Response 1")).count();
+        assert_eq!(shown, 6, "{printed:#?}");
+        let said: Vec<&str> = printed.iter().filter_map(|text| text.strip_prefix("  ")).collect();
         assert_eq!(
             said[..6],
             [
@@ -225,7 +225,7 @@ mod tests {
         impl Input for Twice {
             fn next(&mut self) -> io::Result<Option<Command>> {
                 if self.0 == 0 {
-                    thread::sleep(TOO_SOON);
+                    thread::sleep(DEBOUNCE);
                 }
                 self.0 += 1;
                 Ok((self.0 <= 2).then_some(Command::Label(Pick::First)))

@@ -144,8 +144,8 @@ fn sentence(usage: &str) -> String {
         let lines: Vec<&str> = text.lines().map(str::trim).collect();
         lines.join(" ").trim_start_matches("error: ").trim_start_matches("tip: ").to_owned()
     };
-    let told = |text: &&str| !text.starts_with("Usage: ") && !text.starts_with("For more information");
-    let mut parts: Vec<String> = usage.trim().split("\n\n").filter(told).map(paragraph).collect();
+    let is_kept = |text: &&str| !text.starts_with("Usage: ") && !text.starts_with("For more information");
+    let mut parts: Vec<String> = usage.trim().split("\n\n").filter(is_kept).map(paragraph).collect();
     parts.push("see --help".into());
     parts.join("; ")
 }

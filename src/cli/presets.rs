@@ -3,7 +3,7 @@
 use clap::builder::PossibleValue;
 use serde_json::Value;
 
-/// A file of flags for a usual job.
+/// A configuration file for a common task.
 struct Preset {
     name: &'static str,
     /// Commands that have all of its flags.
@@ -57,10 +57,10 @@ pub(super) fn all() -> impl Iterator<Item = (&'static str, &'static [&'static st
     PRESETS.iter().map(|preset| (preset.name, preset.commands, preset.yaml))
 }
 
-/// The flags of the preset of this name, which is one of [`of`].
+/// The flags of the preset `name`, which must be one of [`of`].
 pub(super) fn read(name: &str) -> Value {
     let preset = PRESETS.iter().find(|preset| preset.name == name).expect("a value of the flag");
-    serde_saphyr::from_str(preset.yaml).expect("a file that a test reads")
+    serde_saphyr::from_str(preset.yaml).expect("a test parses this file")
 }
 
 #[cfg(test)]
@@ -69,7 +69,7 @@ mod tests {
     use crate::cli::understood;
 
     #[test]
-    fn every_preset_is_a_file_of_flags_of_its_commands() {
+    fn every_preset_has_only_flags_of_its_commands() {
         for preset in &PRESETS {
             assert!(read(preset.name).as_object().is_some_and(|flags| !flags.is_empty()));
             for command in preset.commands {

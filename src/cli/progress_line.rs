@@ -1,23 +1,23 @@
-//! A step on one line of the terminal, or as the fields of a JSON event.
+//! Formats the report of a step as one line of the terminal, or as the fields of a JSON event.
 
 use serde_json::Value;
 
 use crate::train::StepReport;
 use crate::train::report::RanksReport;
 
-/// A line of the terminal: indicatif's template, and the message in it.
+/// A line of the terminal: a template for indicatif, and the message that it shows.
 pub(super) struct Bar {
     pub template: String,
     pub message: String,
 }
 
-/// A part of the line. Where the line is too long, the fields of the highest rank are left out first.
+/// A part of the line. If the line is too long, the fields with the highest rank are left out first.
 struct Field {
     rank: usize,
     text: String,
 }
 
-/// The line for a terminal of this many columns; `phase` is the part of the step that is running.
+/// The line for a terminal with this number of columns; `phase` is the running phase of the step.
 pub(super) fn of(report: &StepReport, phase: &str, columns: usize) -> Bar {
     let bar = match columns {
         0..40 => 0,
@@ -29,7 +29,7 @@ pub(super) fn of(report: &StepReport, phase: &str, columns: usize) -> Bar {
         bar => format!("{{bar:{bar}}} {{pos}}/{{len}} {{wide_msg}}"),
     };
     let count = format!("{}/{} ", report.step, report.total_steps).len();
-    // A terminal that is written to its last column may go to the next line.
+    // Some terminals move to the next line when their last column is written.
     let room = columns.saturating_sub(bar + usize::from(bar > 0) + count + 1);
     let mut fields = fields(report);
     if !phase.is_empty() {
@@ -46,9 +46,9 @@ pub(super) fn of(report: &StepReport, phase: &str, columns: usize) -> Bar {
     Bar { template, message: joined(fields) }
 }
 
-/// The fields of the event "step": the row of `metrics.jsonl`, the number of steps and the seconds that are left.
+/// The fields of the event "step": the row of `metrics.jsonl`, the number of steps and the remaining seconds.
 pub(super) fn fields_of(report: &StepReport) -> Value {
-    // By way of text, which has the shortest digits of each number.
+    // Serialised as text first: `to_value` would widen f32 to f64 and print more digits.
     let row = serde_json::to_string(report).expect("numbers and texts");
     let mut fields: Value = serde_json::from_str(&row).expect("its own text");
     fields["total_steps"] = report.total_steps.into();
@@ -56,7 +56,7 @@ pub(super) fn fields_of(report: &StepReport) -> Value {
     fields
 }
 
-/// The line where standard error is no terminal.
+/// The line if standard error is not a terminal.
 pub(super) fn plain(report: &StepReport) -> String {
     format!("step {}/{}  {}", report.step, report.total_steps, joined(fields(report)))
 }
@@ -66,7 +66,7 @@ fn joined(fields: Vec<Field>) -> String {
 }
 
 fn fields(report: &StepReport) -> Vec<Field> {
-    // The loss of a policy gradient is around 0 however well it learns.
+    // The loss of a policy gradient stays around 0 and says nothing about the progress.
     let loss = match (report.gradient, report.loss) {
         (Some(gradient), _) => format!("mean score {}", decimals(gradient.reward, 3)),
         (None, Some(loss)) => format!("loss {}", decimals(loss, 4)),
@@ -92,7 +92,7 @@ fn fields(report: &StepReport) -> Vec<Field> {
     ranked.into_iter().filter_map(|(rank, text)| Some(Field { rank, text: text? })).collect()
 }
 
-/// The seconds that each rank worked for the step; of more than four ranks, the shortest and the longest.
+/// The seconds that each rank worked for the step; for more than four ranks, the shortest and the longest time.
 fn ranks(report: &RanksReport) -> String {
     let seconds = |ms: &f64| format!("{:.2}", ms / 1e3);
     let times = match report.busy_ms.len() {
@@ -105,7 +105,7 @@ fn ranks(report: &RanksReport) -> String {
     format!("ranks busy {times} s, slowest {}", report.slowest)
 }
 
-/// `value` to so many decimals, without the sign of a zero.
+/// `value` with this number of decimals; a value that is rounded to zero has no sign.
 fn decimals(value: f64, digits: usize) -> String {
     let text = format!("{value:.digits$}");
     match text.strip_prefix('-') {
@@ -114,7 +114,7 @@ fn decimals(value: f64, digits: usize) -> String {
     }
 }
 
-/// "0:07", "12:34", "1:02:03".
+/// Formats a duration: "0:07", "12:34", "1:02:03".
 fn clock(seconds: f64) -> String {
     let s = seconds.round() as u64;
     match s / 3600 {
@@ -145,14 +145,14 @@ mod tests {
         }
     }
 
-    /// Columns that the line takes, the bar included.
+    /// The width of the line in columns, including the bar.
     fn columns(bar: &Bar) -> usize {
         let blocks = bar.template.strip_prefix("{bar:").map_or(0, |t| t[..2].parse::<usize>().unwrap() + 1);
         blocks + "7/120 ".len() + bar.message.chars().count()
     }
 
     #[test]
-    fn a_line_fits_the_terminal_whatever_its_width() {
+    fn a_line_fits_a_terminal_of_any_width() {
         for width in 0..200 {
             for phase in ["", "judging"] {
                 let bar = of(&step(), phase, width);
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_are_dropped_as_the_terminal_narrows_the_least_important_first() {
+    fn narrower_terminals_leave_out_the_least_important_fields_first() {
         let message = |width| of(&step(), "judging", width).message;
         assert_eq!(
             message(140),
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_without_a_pair_is_no_number_and_a_zero_has_no_sign() {
+    fn a_step_without_pairs_shows_no_loss_and_a_rounded_zero_has_no_sign() {
         let report = StepReport {
             loss: None,
             preference: None,
@@ -196,11 +196,11 @@ mod tests {
         assert_eq!(plain(&rated), "step 7/120  mean score 1.500  4321 tokens/s");
         assert_eq!(decimals(-0.0004, 3), "0.000");
         assert_eq!([decimals(-0.0006, 3), decimals(0.0, 3)], ["-0.001", "0.000"]);
-        assert_eq!(decimals(f64::NAN, 4), "NaN", "a loss that is not finite is told");
+        assert_eq!(decimals(f64::NAN, 4), "NaN", "a loss that is not finite is shown");
     }
 
     #[test]
-    fn times_are_told_as_clocks_do() {
+    fn durations_are_formatted_as_on_a_clock() {
         assert_eq!([0.4, 61.0, 3599.0, 3723.0].map(clock), ["0:00", "1:01", "59:59", "1:02:03"]);
     }
 }

@@ -13,18 +13,18 @@ use crate::judge::config::JudgeConfig;
 /// The ranks of this program, once they are connected.
 static RANKS: Mutex<Option<Ranks>> = Mutex::new(None);
 
-fn met() -> MutexGuard<'static, Option<Ranks>> {
+fn connected() -> MutexGuard<'static, Option<Ranks>> {
     RANKS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The ranks of this run; a single one without a launcher.
 pub fn ranks() -> Ranks {
-    met().clone().unwrap_or_default()
+    connected().clone().unwrap_or_default()
 }
 
 /// Whether this process prints nothing, because it is not rank 0.
 pub fn is_silent() -> bool {
-    met().as_ref().is_some_and(|ranks| !ranks.leads())
+    connected().as_ref().is_some_and(|ranks| !ranks.leads())
 }
 
 /// Commands that can run in several processes.
@@ -33,7 +33,7 @@ const SHARED: [&str; 5] = ["align", "sft", "dpo", "reward", "doctor"];
 /// Connects to the other ranks, if any, for a command of this name.
 pub fn meet(command: &str) -> Result<()> {
     let found = found(SHARED.contains(&command))?;
-    *met() = found;
+    *connected() = found;
     Ok(())
 }
 
@@ -82,7 +82,7 @@ pub fn settle(error: Error) -> Error {
 
 /// Waits until every rank is done: a launcher kills the other ranks when one exits with an error.
 pub fn part() {
-    let ranks = met().take();
+    let ranks = connected().take();
     drop(ranks);
 }
 
@@ -99,7 +99,8 @@ pub trait Trains: Sized {
     fn join(mut self) -> Result<Self> {
         let ranks = ranks();
         if !ranks.is_alone() && self.judge().is_some_and(|judge| judge.desk().is_some()) {
-            let why = "needs a single process: the person sits at one machine";
+            let why =
+                "works only with a single process: start oaif without a launcher, or use another --judge";
             return Err(Error::config("--judge human", why));
         }
         let plan = self.train();

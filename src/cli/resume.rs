@@ -14,8 +14,8 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::train::run_dir::RUN;
 
-/// Flags whose value is a path or something else.
-const PERHAPS_PATHS: [&str; 2] = ["judge-template", "resume-from-checkpoint"];
+/// Flags whose value may be a path.
+const MAYBE_PATHS: [&str; 2] = ["judge-template", "resume-from-checkpoint"];
 
 /// With `--resume`, adds the flags of the run that are not given in `arguments`, and changes to the folder in which the run
 /// was started, since its relative paths start there. Otherwise returns `arguments` unchanged.
@@ -29,13 +29,13 @@ pub(super) fn expand(command: &Command, arguments: Vec<OsString>) -> Result<Vec<
     let Ok(Some(run)) = given.try_get_one::<PathBuf>("resume") else { return Ok(arguments) };
     let run = absolute(run).map_err(Error::io("read", run))?;
     let path = run.join(RUN);
-    let Some(mut told) = files::read_json_if_present(&path)? else {
+    let Some(mut recorded) = files::read_json_if_present(&path)? else {
         return Err(Error::file(
             &run,
             format!("holds no run to resume (it has no {RUN}): give a run folder to --resume"),
         ));
     };
-    let of = told["command"].as_str().unwrap_or("another command").to_owned();
+    let of = recorded["command"].as_str().unwrap_or("another command").to_owned();
     if of != name {
         let why = match of.as_str() {
             "demo" => {
@@ -61,16 +61,16 @@ pub(super) fn expand(command: &Command, arguments: Vec<OsString>) -> Result<Vec<
             "cannot be combined with --resume, which reads the run's flags: leave it out",
         ));
     }
-    forget_what_is_replaced(&mut told, given);
-    told["output-dir"] = Value::from(run.to_string_lossy());
+    remove_replaced_flags(&mut recorded, given);
+    recorded["output-dir"] = Value::from(run.to_string_lossy());
     let sub = lenient.find_subcommand(name).expect("just parsed");
-    let begun_in = told["working_dir"].as_str().map(PathBuf::from).filter(|dir| dir.is_dir());
+    let working_dir = recorded["working_dir"].as_str().map(PathBuf::from).filter(|dir| dir.is_dir());
     let mut arguments = arguments;
-    if let Some(begun_in) = begun_in {
+    if let Some(working_dir) = working_dir {
         arguments = arguments_of(sub, arguments)?;
-        std::env::set_current_dir(&begun_in).map_err(Error::io("enter", &begun_in))?;
+        std::env::set_current_dir(&working_dir).map_err(Error::io("enter", &working_dir))?;
     }
-    let from_run = config_file::flags_of(sub, told, given).map_err(|why| Error::file(&path, why))?;
+    let from_run = config_file::flags_of(sub, recorded, given).map_err(|why| Error::file(&path, why))?;
     let mut all = from_run;
     if !is_given("resume_from_checkpoint") {
         all.push("--resume-from-checkpoint=last".into());
@@ -79,19 +79,19 @@ pub(super) fn expand(command: &Command, arguments: Vec<OsString>) -> Result<Vec<
     Ok(arguments)
 }
 
-/// Removes the flags of the judge (or loss) from the flags `told` if another judge (or loss) is given.
-pub(super) fn forget_what_is_replaced(told: &mut Value, given: &ArgMatches) {
+/// Removes the flags of the judge (or loss) from the flags `recorded` in `run.json` if another judge (or loss) is given.
+pub(super) fn remove_replaced_flags(recorded: &mut Value, given: &ArgMatches) {
     for (flag, flags) in [("judge", args::flags_of_judges()), ("loss", args::flags_of_losses())] {
         if given.try_contains_id(flag).is_err() || given.value_source(flag) != Some(ValueSource::CommandLine)
         {
             continue;
         }
         let values: Vec<_> = given.get_raw(flag).into_iter().flatten().map(OsStr::to_string_lossy).collect();
-        let is_another = told[flag] != values.join(",");
-        if let Value::Object(told) = told
+        let is_another = recorded[flag] != values.join(",");
+        if let Value::Object(recorded) = recorded
             && is_another
         {
-            told.retain(|name, _| !flags.contains(name));
+            recorded.retain(|name, _| !flags.contains(name));
         }
     }
 }
@@ -99,7 +99,7 @@ pub(super) fn forget_what_is_replaced(told: &mut Value, given: &ArgMatches) {
 fn takes_path(arg: &Arg) -> bool {
     let path: ValueParser = value_parser!(PathBuf);
     arg.get_value_parser().type_id() == path.type_id()
-        || arg.get_long().is_some_and(|long| PERHAPS_PATHS.contains(&long))
+        || arg.get_long().is_some_and(|long| MAYBE_PATHS.contains(&long))
 }
 
 /// Makes the paths in the arguments absolute.

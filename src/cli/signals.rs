@@ -23,16 +23,16 @@ pub(super) fn exit_code() -> u8 {
 }
 
 /// The message of what happens after the first signal.
-static WHAT: OnceLock<&str> = OnceLock::new();
+static MESSAGE: OnceLock<&str> = OnceLock::new();
 
 /// Installs the signal handlers. If that fails, a signal ends the program as usual; the last checkpoint is kept.
 pub(super) fn catch() {
-    catch_saying("finishing this step, then saving a checkpoint");
+    catch_with_message("finishing this step, then saving a checkpoint");
 }
 
 /// Like [`catch`], with another message `what`, for commands that save no checkpoints.
-pub(super) fn catch_saying(what: &'static str) {
-    let _ = WHAT.set(what);
+pub(super) fn catch_with_message(what: &'static str) {
+    let _ = MESSAGE.set(what);
     static LISTENING: Once = Once::new();
     LISTENING.call_once(listen);
 }
@@ -43,7 +43,7 @@ fn received(number: u8, name: &str) {
         std::process::exit(code.into());
     }
     CODE.store(code, Ordering::Relaxed);
-    let what = WHAT.get().copied().unwrap_or_default();
+    let what = MESSAGE.get().copied().unwrap_or_default();
     say(format_args!("oaif: {name}: {what} (repeat to stop at once)"));
 }
 

@@ -1,6 +1,6 @@
-//! What `oaif --version` prints: the version, the commit that was built, and the features.
+//! The output of `oaif --version`.
 
-/// The version, the commit where it is known, and the features, a line each.
+/// The version, the commit that was built (if known), the features and the target, one per line.
 pub(super) const LONG: &str = concat!(
     env!("CARGO_PKG_VERSION"),
     "\ncommit: ",

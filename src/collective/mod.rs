@@ -88,7 +88,7 @@ const RANK_VARIABLES: [&str; 8] = [
 /// Removes these variables from the environment of a program that a rank starts, so that the program is not a rank
 /// itself.
 #[cfg(not(target_arch = "wasm32"))]
-pub(crate) fn is_no_rank(program: &mut std::process::Command) {
+pub(crate) fn remove_rank_variables(program: &mut std::process::Command) {
     for name in RANK_VARIABLES {
         program.env_remove(name);
     }

@@ -84,13 +84,13 @@ impl MpiRanks {
         let (queue, jobs) = Queue::new();
         let abort = Arc::new(AtomicBool::new(false));
         let (ending, ended) = channel();
-        let (telling, told) = channel();
-        let asked = abort.clone();
+        let (place_sender, place_receiver) = channel();
+        let abort_requested = abort.clone();
         thread::Builder::new()
             .name("ranks".into())
-            .spawn(move || serve(silence, jobs, asked, telling, ending))
+            .spawn(move || serve(silence, jobs, abort_requested, place_sender, ending))
             .map_err(|error| Error::Ranks(format!("cannot start the thread for MPI: {error}")))?;
-        let place = told.recv().map_err(|_| {
+        let place = place_receiver.recv().map_err(|_| {
             let why = "it is already initialized in this process, or it does not support threads";
             Error::Ranks(format!("cannot initialize MPI: {why}"))
         })?;
@@ -149,7 +149,7 @@ fn serve(
     silence: Duration,
     jobs: Receiver<Job>,
     abort: Arc<AtomicBool>,
-    telling: Sender<Place>,
+    place_sender: Sender<Place>,
     ending: Sender<()>,
 ) {
     let Some((universe, threading)) = initialize_with_threading(Threading::Funneled) else { return };
@@ -157,7 +157,7 @@ fn serve(
         return;
     }
     let (mut ranks, place) = Ranks::new(&universe, silence, jobs, abort, ending);
-    _ = telling.send(place);
+    _ = place_sender.send(place);
     ranks.serve();
     let ending = ranks.ending.take();
     // Communicators must be freed before MPI is finalized.
@@ -203,8 +203,8 @@ impl Ranks {
                 rank,
                 size,
                 pulse,
-                sent: somewhere(),
-                received: somewhere(),
+                sent: empty_buffer(),
+                received: empty_buffer(),
                 jobs,
                 pending: None,
                 begun: 0,
@@ -247,7 +247,7 @@ impl Ranks {
     fn all_gather(&mut self, mine: Vec<u8>) -> Vec<Vec<u8>> {
         let sizes = self.gather_sizes(&[mine.len() as u64]);
         let mut gathered = self.room_for(&sizes);
-        let (nothing, mut received) = (somewhere(), std::mem::take(&mut self.received));
+        let (nothing, mut received) = (empty_buffer(), std::mem::take(&mut self.received));
         for round in Round::all(&sizes, self.size) {
             let layout = Layout::new(sizes.iter().map(|&size| round.of(size).len()));
             let room = layout.room_in(&mut received);
@@ -359,7 +359,7 @@ impl Ranks {
         }
     }
 
-    /// Tells the next rank and fails all operations posted from now on. Never returns: see `test`.
+    /// Notifies the next rank and fails all operations posted from now on. Never returns: see `test`.
     fn fail(&mut self, why: String) -> ! {
         let error = || Error::Ranks(why.clone());
         if let Some(done) = self.pending.take() {
@@ -400,7 +400,7 @@ impl Ranks {
 }
 
 /// An empty buffer with an address of its own. The address of `Vec::new()` is 1, which is MPI_IN_PLACE in Open MPI.
-fn somewhere() -> Vec<u8> {
+fn empty_buffer() -> Vec<u8> {
     Vec::with_capacity(1)
 }
 
@@ -488,7 +488,7 @@ struct Pulse {
     /// The message being sent.
     sending: Option<Request<'static, u64>>,
     sent: Instant,
-    heard: Instant,
+    last_heartbeat: Instant,
     looked: Instant,
     /// The number of operations after which the previous rank left.
     left: Option<u64>,
@@ -508,14 +508,14 @@ impl Pulse {
             words: VecDeque::from([&ALIVE]),
             sending: None,
             sent: now,
-            heard: now,
+            last_heartbeat: now,
             looked: now,
             left: None,
             over: false,
         }
     }
 
-    /// Sends and receives what is pending. Fails if a rank is lost or left before the operations that `begun` counts.
+    /// Sends and receives pending heartbeats. Fails if a rank is lost or left before the operations that `begun` counts.
     fn look(&mut self, begun: u64) -> Result<(), String> {
         if self.hosts.len() == 1 {
             return Ok(());
@@ -523,19 +523,19 @@ impl Pulse {
         let now = Instant::now();
         // If the whole job was suspended for a while, no rank was silent during that time.
         if now - self.looked > 3 * BEAT {
-            self.heard = now;
+            self.last_heartbeat = now;
         }
         self.looked = now;
         if now - self.sent > BEAT && self.words.is_empty() {
             self.words.push_back(&ALIVE);
         }
         self.send();
-        self.hear(now)?;
+        self.receive_heartbeats(now)?;
         let who = format!("rank {} on {}", self.previous, self.hosts[self.previous]);
         if self.left.is_some_and(|operations| operations < begun) {
             return Err(format!("{who} ended before the other ranks: see its output"));
         }
-        if now - self.heard > self.silence && !self.over {
+        if now - self.last_heartbeat > self.silence && !self.over {
             return Err(format!(
                 "no message from {who} for {} s: its process or the connection to it is lost",
                 self.silence.as_secs()
@@ -544,11 +544,11 @@ impl Pulse {
         Ok(())
     }
 
-    fn hear(&mut self, now: Instant) -> Result<(), String> {
+    fn receive_heartbeats(&mut self, now: Instant) -> Result<(), String> {
         let previous = self.ring.process_at_rank(self.previous as i32);
         while !self.over && previous.immediate_probe().is_some() {
             let (word, _) = previous.receive::<u64>();
-            self.heard = now;
+            self.last_heartbeat = now;
             match word {
                 word if word == ALIVE => {}
                 word if word == END => self.over = true,

@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::task::{Task, unless};
 
 /// How long a rank tries to report its error to the others, which may be computing or writing files.
-const TELLING: Duration = Duration::from_secs(600);
+const REPORT_TIME: Duration = Duration::from_secs(600);
 /// How long the other ranks wait so that rank 0 is the first to report a lost rank.
 const LEAD: Duration = Duration::from_secs(3);
 
@@ -243,9 +243,9 @@ impl Ranks {
             say(&why);
             self.collective.abort();
         }
-        let late = futures_timer::Delay::new(TELLING);
+        let late = futures_timer::Delay::new(REPORT_TIME);
         match unless(late, self.gather::<()>(Err(error))).await {
-            Some(Err(told)) if self.failed.load(Ordering::Relaxed) => told,
+            Some(Err(reported)) if self.failed.load(Ordering::Relaxed) => reported,
             _ => {
                 say(&why);
                 self.collective.abort()

@@ -23,7 +23,7 @@ fn another(fact: Fact, draw: &mut Draw) -> Fact {
     Fact { value: (fact.value + 1 + draw.below(n - 1)) % n, ..fact }
 }
 
-/// The slots of which the post has no fact.
+/// The slots for which the post has no fact.
 fn silent(post: &Post) -> Vec<usize> {
     (0..SLOTS.len()).filter(|&slot| post.fact(slot).is_none()).collect()
 }
@@ -63,8 +63,8 @@ pub fn good(post: &Post, instruction: Instruction, draw: &mut Draw) -> String {
     };
     let (right, wrong, padded) = kinds[draw.weighted(&kinds.iter().map(weight).collect::<Vec<_>>())];
 
-    let told = draw.subset(n, right + wrong);
-    let mut facts: Vec<Fact> = told.into_iter().map(|i| post.facts[i]).collect();
+    let included = draw.subset(n, right + wrong);
+    let mut facts: Vec<Fact> = included.into_iter().map(|i| post.facts[i]).collect();
     for i in draw.subset(facts.len(), wrong) {
         facts[i] = another(facts[i], draw);
     }

@@ -183,9 +183,9 @@ mod tests {
             let response_1 = first.strip_suffix(" summary 2").unwrap();
             let (response_2, instruction) = second.split_once(" most ").unwrap();
             let template = JudgeTemplate::from_file(file.path()).unwrap();
-            let asked = template.with_instruction(instruction).unwrap();
-            let asked = asked.render(&Pair { prompt, response_1, response_2 }).unwrap();
-            assert!(text.starts_with(&asked.replace('\n', " ")), "{asked}\n{text}");
+            let rendered = template.with_instruction(instruction).unwrap();
+            let rendered = rendered.render(&Pair { prompt, response_1, response_2 }).unwrap();
+            assert!(text.starts_with(&rendered.replace('\n', " ")), "{rendered}\n{text}");
         }
         for row in (0..50).map(|row| likelihood_row(0, row)) {
             let learnt = row["prompt"].as_str().unwrap();
@@ -228,8 +228,8 @@ mod tests {
             let (first, rest) = text.split_once(" summary 2 : ").unwrap();
             let (second, questions) = rest.split_once(" most ").unwrap();
             for question in questions.split(" most ") {
-                let (asked, verdict) = question.split_once(" = ").unwrap();
-                let instruction = Instruction::ALL.into_iter().find(|i| i.text() == asked).unwrap();
+                let (quality, verdict) = question.split_once(" = ").unwrap();
+                let instruction = Instruction::ALL.into_iter().find(|i| i.text() == quality).unwrap();
                 let utility = |summary| instruction.utility(&Quality::of(&post, summary));
                 let better = if utility(first) > utility(second) { "1" } else { "2" };
                 assert_eq!(verdict, better, "{row}");

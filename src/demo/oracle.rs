@@ -42,7 +42,7 @@ impl Quality {
         if rest.next_if_eq(&post.name).is_none() {
             quality.flaws += 1;
         }
-        let mut told: Vec<Fact> = Vec::new();
+        let mut seen: Vec<Fact> = Vec::new();
         while let Some(word) = rest.next() {
             let fact = Fact::slot_of(word).and_then(|slot| Fact::with_value(slot, rest.peek()?));
             match fact {
@@ -51,10 +51,10 @@ impl Quality {
                     continue;
                 }
                 Some(fact) if !post.facts.contains(&fact) => quality.invented += 1,
-                Some(fact) if told.contains(&fact) => quality.repeated += 1,
+                Some(fact) if seen.contains(&fact) => quality.repeated += 1,
                 Some(fact) => {
                     quality.right += 1;
-                    told.push(fact);
+                    seen.push(fact);
                 }
             }
             rest.next();
@@ -103,13 +103,13 @@ impl Instruction {
             [quality.right, quality.invented, quality.repeated, quality.flaws, quality.facts()]
                 .map(|n| n as f64);
         let within = |limit: f64| right.min(limit) - (facts - limit).max(0.0);
-        let told = match self {
+        let gain = match self {
             Instruction::Accurate => right,
             Instruction::Short => within(3.0),
             Instruction::VeryShort => within(1.0),
             Instruction::Cheerful => right + 2.0 * f64::from(quality.tone),
         };
-        told - 2.0 * invented - repeated - flaws
+        gain - 2.0 * invented - repeated - flaws
     }
 }
 

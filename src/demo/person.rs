@@ -10,8 +10,8 @@ use crate::task::Task;
 /// The person's error rate.
 const ERRORS: f64 = 0.1;
 
-/// A person who prefers what the oracle prefers, except for an error in one pair of ten. If the oracle sees no
-/// difference, the person answers with a tie.
+/// A person with the preferences of the oracle, except for an error in one pair of ten. If the oracle measures no
+/// difference, the verdict is a tie.
 pub struct Person {
     /// The instruction by which the person judges.
     pub taste: Instruction,

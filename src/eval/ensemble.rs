@@ -85,7 +85,7 @@ impl Votes {
     /// members, `of` is the name of the ensemble in the warning. With `early`, only members for which this is
     /// significant at 95 %.
     pub fn mute(&self, of: &str, names: &[String], early: bool) -> Vec<(usize, String)> {
-        let told = |member: &MemberVotes| match early {
+        let is_mute = |member: &MemberVotes| match early {
             true => wilson_interval(member.unusable, member.asked).0 > MOSTLY,
             false => member.unusable as f64 > MOSTLY * member.asked as f64,
         };
@@ -96,7 +96,7 @@ impl Votes {
                 place + 1
             )
         };
-        let members = names.iter().zip(&self.members).enumerate().filter(|(_, (_, member))| told(member));
+        let members = names.iter().zip(&self.members).enumerate().filter(|(_, (_, member))| is_mute(member));
         members.map(|(place, (name, member))| (place, text(place, name, member))).collect()
     }
 
@@ -126,21 +126,21 @@ mod tests {
     fn a_member_without_usable_verdicts_is_named_with_its_share_and_first_reason() {
         let mut votes = Votes::default();
         let names = ["command", "rule longer"].map(str::to_owned);
-        let told = |votes: &Votes, early| votes.mute("the ensemble", &names, early);
+        let warnings = |votes: &Votes, early| votes.mute("the ensemble", &names, early);
         for n in 1..=4 {
-            assert_eq!(told(&votes, true), [], "{n}");
+            assert_eq!(warnings(&votes, true), [], "{n}");
             let why = format!("out of {n}");
             votes.add(&[Verdict::Invalid { why }, Verdict::Tie]);
-            assert_eq!(told(&votes, false).len(), 1, "{n}");
+            assert_eq!(warnings(&votes, false).len(), 1, "{n}");
         }
-        let (place, text) = told(&votes, true).remove(0);
+        let (place, text) = warnings(&votes, true).remove(0);
         assert_eq!(place, 0);
         for part in ["member 1 of the ensemble (command)", "4 of 4 pairs", "first reason: out of 1;"] {
             assert!(text.contains(part), "{text}");
         }
         // With more usable verdicts there is no warning.
         (0..4).for_each(|_| votes.add(&[Verdict::Tie, Verdict::Tie]));
-        assert!(told(&votes, true).is_empty() && told(&votes, false).is_empty());
+        assert!(warnings(&votes, true).is_empty() && warnings(&votes, false).is_empty());
     }
 
     #[test]

@@ -68,8 +68,8 @@ impl PairVerdict {
                 false
             }
             // The judge handles orders and was configured for one: this one, or (for a person) the other.
-            (Some(p), None) => self.heard_once(a_first, of_a(p)),
-            (None, Some(p)) => self.heard_once(!a_first, of_a(p)),
+            (Some(p), None) => self.judged_once(a_first, of_a(p)),
+            (None, Some(p)) => self.judged_once(!a_first, of_a(p)),
             (None, None) => {
                 *self.shown(a_first) = judgement.verdict.p_first().map(of_a);
                 if position != Position::Untold {
@@ -81,7 +81,7 @@ impl PairVerdict {
         }
     }
 
-    fn heard_once(&mut self, a_first: bool, p: f64) -> bool {
+    fn judged_once(&mut self, a_first: bool, p: f64) -> bool {
         self.one_order = true;
         *self.shown(a_first) = Some(p);
         false
@@ -134,11 +134,11 @@ pub async fn judge_pairs(
         .map(|pair| PairVerdict { identical: identical(pair), ..PairVerdict::default() })
         .collect();
     let a_first = |number: usize| SplitMix::new(u64::from(seed), number as u64).below(2) == 0;
-    let asked: Vec<usize> = (0..pairs.len()).filter(|number| !identical(&pairs[*number])).collect();
-    let mut judged = pairs.len() - asked.len();
+    let different: Vec<usize> = (0..pairs.len()).filter(|number| !identical(&pairs[*number])).collect();
+    let mut judged = pairs.len() - different.len();
     let position = judge.position();
-    let chunk = if judge.is_remote() { asked.len().max(1) } else { CHUNK };
-    for numbers in asked.chunks(chunk) {
+    let chunk = if judge.is_remote() { different.len().max(1) } else { CHUNK };
+    for numbers in different.chunks(chunk) {
         watch(Heard::Judged(judged))?;
         let question = |number: usize| {
             let pair = if a_first(number) { pairs[number] } else { pairs[number].swapped() };
@@ -232,31 +232,32 @@ mod tests {
 
     #[test]
     fn a_position_bias_gives_ties_in_both_orders_and_favours_no_side_in_one() {
-        let asked = std::sync::Arc::default();
+        let judged_pairs = std::sync::Arc::default();
         let answers = [("a", "b")].repeat(200);
         let first = |_: &Pair| Judgement::from(Verdict::First { p: 1.0 });
-        let both = verdicts(Counted(first, std::sync::Arc::clone(&asked)), &answers);
+        let both = verdicts(Counted(first, std::sync::Arc::clone(&judged_pairs)), &answers);
         assert!(decisions(&both).iter().all(|d| *d == Some(Decision::Tie)));
         assert!(both.iter().all(|v| (v.p_12, v.p_21) == (Some(1.0), Some(0.0))));
-        assert_eq!(*asked.lock().unwrap(), 400, "both orders");
+        assert_eq!(*judged_pairs.lock().unwrap(), 400, "both orders");
         let one = |_: &Pair| Judgement::from_orders(Some(1.0), None);
-        let one = verdicts(Counted(one, std::sync::Arc::clone(&asked)), &answers);
-        assert_eq!(*asked.lock().unwrap(), 600, "in one order");
+        let one = verdicts(Counted(one, std::sync::Arc::clone(&judged_pairs)), &answers);
+        assert_eq!(*judged_pairs.lock().unwrap(), 600, "in one order");
         let wins = decisions(&one).iter().filter(|d| **d == Some(Decision::Win)).count();
         // Four standard deviations of a fair coin; seed 7.
         assert!((72..=128).contains(&wins), "{wins} of 200 wins by chance");
     }
 
     #[test]
-    fn a_judge_of_one_order_is_asked_once_whichever_order_it_was() {
-        let asked = std::sync::Arc::default();
+    fn a_judge_of_one_order_judges_each_pair_once() {
+        let judged_pairs = std::sync::Arc::default();
         // The judgement of a page that swapped every pair: the probability of the first response, which was shown
         // second.
         let turned = |pair: &Pair| {
             Judgement::from_orders(None, Some(if pair.response_1 == "better" { 1.0 } else { 0.0 }))
         };
-        let said = verdicts(Counted(turned, std::sync::Arc::clone(&asked)), &[("better", "b")].repeat(40));
-        assert_eq!(*asked.lock().unwrap(), 40);
+        let said =
+            verdicts(Counted(turned, std::sync::Arc::clone(&judged_pairs)), &[("better", "b")].repeat(40));
+        assert_eq!(*judged_pairs.lock().unwrap(), 40);
         assert!(decisions(&said).iter().all(|d| *d == Some(Decision::Win)), "{said:?}");
         let shown_first = said.iter().filter(|v| v.p_12.is_some()).count();
         assert!(said.iter().all(|v| v.one_order && v.p_12.is_some() != v.p_21.is_some()));
@@ -264,15 +265,15 @@ mod tests {
     }
 
     #[test]
-    fn a_judge_that_returns_both_orders_is_asked_once() {
-        let asked = std::sync::Arc::default();
+    fn a_judge_that_returns_both_orders_judges_each_pair_once() {
+        let judged_pairs = std::sync::Arc::default();
         // 0.9 for the better text "a" when it comes first, 0.7 when it comes second.
         let orders = |pair: &Pair| match pair.response_1 {
             "a" => Judgement::from_orders(Some(0.9), Some(0.7)),
             _ => Judgement::from_orders(Some(0.3), Some(0.1)),
         };
-        let said = verdicts(Counted(orders, std::sync::Arc::clone(&asked)), &[("a", "b")].repeat(20));
-        assert_eq!(*asked.lock().unwrap(), 20);
+        let said = verdicts(Counted(orders, std::sync::Arc::clone(&judged_pairs)), &[("a", "b")].repeat(20));
+        assert_eq!(*judged_pairs.lock().unwrap(), 20);
         for verdict in said {
             let (p_12, p_21) = (verdict.p_12.unwrap(), verdict.p_21.unwrap());
             assert!((p_12 - 0.9).abs() < 1e-6 && (p_21 - 0.7).abs() < 1e-6, "{verdict:?}");
@@ -280,8 +281,8 @@ mod tests {
     }
 
     #[test]
-    fn an_ensemble_asks_each_member_as_if_it_were_alone() {
-        let asked: [std::sync::Arc<std::sync::Mutex<usize>>; 2] = Default::default();
+    fn members_of_an_ensemble_judge_as_if_they_were_alone() {
+        let judged_pairs: [std::sync::Arc<std::sync::Mutex<usize>>; 2] = Default::default();
         let first = |_: &Pair| Judgement::from(Verdict::First { p: 1.0 });
         /// Judges both orders itself.
         struct Both(std::sync::Arc<std::sync::Mutex<usize>>);
@@ -301,13 +302,13 @@ mod tests {
             }
         }
         let members: Vec<Box<dyn JudgeQueue>> = vec![
-            Box::new(InPlace::new(Both(asked[0].clone()))),
-            Box::new(InPlace::new(Counted(first, asked[1].clone()))),
+            Box::new(InPlace::new(Both(judged_pairs[0].clone()))),
+            Box::new(InPlace::new(Counted(first, judged_pairs[1].clone()))),
         ];
         let mut judge = Journalled::new(Box::new(Ensemble::new(Vote::Mean, members).unwrap()));
         let pairs = [Pair { prompt: "x", response_1: "a", response_2: "b" }; 20];
         let said = judge_pairs(&mut judge, &pairs, 7, &mut |_| Ok(())).wait().unwrap();
-        assert_eq!(asked.each_ref().map(|asked| *asked.lock().unwrap()), [20, 40]);
+        assert_eq!(judged_pairs.each_ref().map(|judged_pairs| *judged_pairs.lock().unwrap()), [20, 40]);
         // 0.75 of the first member in either order; 1 and 0 of the second.
         assert!(said.iter().all(|v| (v.p_12, v.p_21) == (Some(0.875), Some(0.375))), "{said:?}");
         assert!(said.iter().all(|v| v.votes == [Verdict::First { p: 0.75 }, Verdict::Tie]), "{said:?}");

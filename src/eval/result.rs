@@ -574,9 +574,9 @@ mod tests {
         pairs.iter_mut().for_each(|pair| pair.verdict.votes[1] = Verdict::Invalid { why: why.clone() });
         let result =
             EvalResult::of(Contest { members: members(), ..contest() }, &pairs, Usage::default()).unwrap();
-        let told = "member 2 of the judge (other) has no usable verdict on 200 of 200 pairs";
+        let expected = "member 2 of the judge (other) has no usable verdict on 200 of 200 pairs";
         assert!(
-            result.warnings[0].contains(told) && result.warnings[0].contains("mute"),
+            result.warnings[0].contains(expected) && result.warnings[0].contains("mute"),
             "{:?}",
             result.warnings
         );
@@ -642,8 +642,8 @@ mod tests {
             result.warnings
         );
         result.compare_with("other".into(), &pairs, &[None; 200], Some("mute"), Usage::default()).unwrap();
-        let told = "the second judge gave no usable verdict, so there is no comparison with it; the first reason: mute";
-        assert!(result.warnings[1].starts_with(told), "{:?}", result.warnings);
+        let expected = "the second judge gave no usable verdict, so there is no comparison with it; the first reason: mute";
+        assert!(result.warnings[1].starts_with(expected), "{:?}", result.warnings);
         let line = result.table().into_iter().find(|row| row.0 == "second judge").unwrap().1;
         assert_eq!(line, "other: no usable verdict");
     }

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use super::{FinishReason, Generator, NO_TOKEN, Request, Response, STEPS_PER_LOOK};
+use super::{FinishReason, Generator, NO_TOKEN, Request, Response, STEPS_PER_CHECK};
 use crate::data::tokenizer::{StopMatcher, Tokenizer};
 use crate::error::{Error, Result};
 use crate::model::kv_cache::KvPin;
@@ -151,7 +151,7 @@ impl<'g> Answering<'g> {
         }
         if stop.cut(tokenizer, &request.prompt, ids)?.is_some() {
             // Tokens that were generated after the stop string, before this check, are not part of the response.
-            for end in ids.len().saturating_sub(STEPS_PER_LOOK as usize)..=ids.len() {
+            for end in ids.len().saturating_sub(STEPS_PER_CHECK as usize)..=ids.len() {
                 if let Some(text) = stop.cut(tokenizer, &request.prompt, &ids[..end])? {
                     let token_ids = ids[..end].to_vec();
                     return Ok(Some(Response { token_ids, text, finish_reason: FinishReason::Stop }));

@@ -89,8 +89,8 @@ pub struct Response {
 }
 
 /// The number of decoding steps between two checks of the generated tokens.
-const STEPS_PER_LOOK: u32 = 8;
-/// The sampled id if no logit is a number, see shaders/sample.wgsl.
+const STEPS_PER_CHECK: u32 = 8;
+/// The sampled id if no logit is a number, see shaders/sample_best.wgsl.
 const NO_TOKEN: u32 = u32::MAX;
 /// The number of prompt tokens that are read in one pass.
 const PREFILL_TOKENS: usize = 1024;
@@ -291,7 +291,7 @@ impl Generator {
         seed: u32,
     ) -> Result<Vec<Vec<Response>>> {
         let mut answering = Answering::begin(self, tokenizer, requests, stop, seed).await?;
-        while answering.look(STEPS_PER_LOOK).await? {}
+        while answering.look(STEPS_PER_CHECK).await? {}
         Ok(answering.finish())
     }
 
@@ -353,8 +353,8 @@ impl Generator {
         }
         drop(turn);
         let live = self.slots.live(seed, requests.len());
-        for first in (0..steps).step_by(STEPS_PER_LOOK as usize) {
-            self.follow(&live, STEPS_PER_LOOK.min(steps - first))?.outputs().await?;
+        for first in (0..steps).step_by(STEPS_PER_CHECK as usize) {
+            self.follow(&live, STEPS_PER_CHECK.min(steps - first))?.outputs().await?;
         }
         Ok(())
     }

@@ -51,7 +51,7 @@ impl<'g> AnswerStream<'g> {
     pub async fn next(&mut self) -> Result<Option<Part>> {
         while self.parts.is_empty() {
             let more = self.answering.look(1).await?;
-            self.tell()?;
+            self.queue_parts()?;
             if !more {
                 break;
             }
@@ -60,7 +60,7 @@ impl<'g> AnswerStream<'g> {
     }
 
     /// Queues the new parts.
-    fn tell(&mut self) -> Result<()> {
+    fn queue_parts(&mut self) -> Result<()> {
         for (request, sample, ids) in self.answering.running() {
             let Some(stream) = &mut self.texts[request][sample] else { continue };
             let text = stream.push(ids)?;

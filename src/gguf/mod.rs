@@ -36,11 +36,11 @@ use tokenizer::{GgufTokenizer, key};
 const END: &str = "gguf";
 
 /// The files of a model folder that a GGUF file replaces.
-pub(crate) const STANDS_FOR: [&str; 4] =
+pub(crate) const REPLACED_FILES: [&str; 4] =
     ["config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"];
 
 /// Whether `path` has the extension of a GGUF file.
-pub(crate) fn is_named_so(path: &Path) -> bool {
+pub(crate) fn has_gguf_extension(path: &Path) -> bool {
     path.extension().is_some_and(|end| end.eq_ignore_ascii_case(END))
 }
 
@@ -56,7 +56,8 @@ pub fn file_of(path: &Path) -> Result<Option<PathBuf>> {
     if !files::is_dir(path) || TensorFiles::are_in(path) {
         return Ok(None);
     }
-    let mut found: Vec<PathBuf> = files::list(path)?.into_iter().filter(|file| is_named_so(file)).collect();
+    let mut found: Vec<PathBuf> =
+        files::list(path)?.into_iter().filter(|file| has_gguf_extension(file)).collect();
     found.sort();
     match &found[..] {
         [] => Ok(None),
@@ -86,7 +87,7 @@ pub(crate) fn json(model: &Path, name: &str) -> Result<(PathBuf, Option<Value>)>
         let value = files::read_json_if_present(&path)?;
         return Ok((path, value));
     };
-    let known = STANDS_FOR.contains(&name);
+    let known = REPLACED_FILES.contains(&name);
     let value = known.then(|| derived(&Container::open(&file)?, name)).transpose()?;
     Ok((file, value))
 }
@@ -112,7 +113,7 @@ fn derived(container: &Container, name: &str) -> Result<Value> {
 /// Writes to `dir` the tokenizer files that the GGUF file at `path` replaces, and with `all` also the generation
 /// configuration.
 pub(crate) fn write_companions(path: &Path, dir: &Path, all: bool) -> Result<()> {
-    let names: &[&str] = if all { &STANDS_FOR[1..] } else { &STANDS_FOR[1..3] };
+    let names: &[&str] = if all { &REPLACED_FILES[1..] } else { &REPLACED_FILES[1..3] };
     let container = Container::open(path)?;
     for name in names {
         let mut text = serde_json::to_string_pretty(&derived(&container, name)?).expect("a JSON value");

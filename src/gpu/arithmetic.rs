@@ -1,4 +1,4 @@
-//! The number formats that matrices are multiplied in: f32, or f16 matrices where they were asked for.
+//! The number formats that matrices are multiplied in: f32, or f16 matrices if they were requested.
 
 /// How products of rows with a frozen f16 matrix are computed. Everything else is f32, including gradients.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize)]

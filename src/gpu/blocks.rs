@@ -131,11 +131,12 @@ const LARGEST_BECOMES: [f32; 4] = [-8.0, -8.6, -7.4, -6.8];
 /// integers found. With llama.cpp's scale alone, errors are 5 % larger.
 fn block_of_4_bits(block: &[f32; BLOCK]) -> Result<(f16, [u8; BLOCK]), f32> {
     let most = largest(block)?;
-    let mut best = Rounding { error: f32::INFINITY, scale: f16::ZERO, integers: [0.0; BLOCK], suits: 0.0 };
+    let mut best =
+        Rounding { error: f32::INFINITY, scale: f16::ZERO, integers: [0.0; BLOCK], fitted_scale: 0.0 };
     for becomes in LARGEST_BECOMES {
         best.keep_better(block, most / becomes);
     }
-    best.keep_better(block, best.suits);
+    best.keep_better(block, best.fitted_scale);
     match best.error.is_finite() {
         true => Ok((best.scale, best.integers.map(|q| (q + 8.0) as u8))),
         false => Err(most),
@@ -148,7 +149,7 @@ struct Rounding {
     scale: f16,
     integers: [f32; BLOCK],
     /// The scale with which these integers have the smallest error.
-    suits: f32,
+    fitted_scale: f32,
 }
 
 impl Rounding {
@@ -161,8 +162,8 @@ impl Rounding {
         let integers = rounded(block, stored, [-8.0, 7.0]);
         let [error, products, squares] = fit(block, &integers, stored);
         if error < self.error {
-            let suits = if squares == 0.0 { stored } else { products / squares };
-            *self = Rounding { error, scale: bits, integers, suits };
+            let fitted_scale = if squares == 0.0 { stored } else { products / squares };
+            *self = Rounding { error, scale: bits, integers, fitted_scale };
         }
     }
 }

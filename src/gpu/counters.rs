@@ -1,10 +1,10 @@
-//! Counters of what was created and run on a device.
+//! Counters of the objects that were created and of the work that was run on a device.
 
 use web_time::Duration;
 
 use super::launch::Work;
 
-/// What was created on a device. Replaying a plan creates nothing but submits.
+/// The number of objects created on a device. Replaying a plan creates nothing but submits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Counts {
     /// Buffers, including those for read-backs.
@@ -17,7 +17,7 @@ pub struct Counts {
     pub submits: u64,
 }
 
-/// What was run on a device, and how long callers waited for it.
+/// The work that was run on a device, and how long callers waited for it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Activity {
     /// Launches; one that is split along its rows counts once.

@@ -104,7 +104,7 @@ impl Gpu {
         self.inner.faults.look(what)
     }
 
-    /// Returns what wgpu reported since the last call, as an error.
+    /// Returns the error that wgpu reported since the last call, if any.
     pub(crate) fn check(&self, what: &str) -> Result<()> {
         self.inner.faults.check(what)
     }
@@ -189,12 +189,12 @@ impl Gpu {
         self.inner.profile.as_ref().map(|p| p.lock().unwrap().clone())
     }
 
-    /// Returns what was created so far.
+    /// Returns the numbers of objects created so far.
     pub fn counts(&self) -> Counts {
         *self.inner.counts.lock().unwrap()
     }
 
-    /// Returns what was run so far.
+    /// Returns the work that was run so far.
     pub fn activity(&self) -> Activity {
         *self.inner.activity.lock().unwrap()
     }
@@ -221,17 +221,17 @@ impl Gpu {
         }
         match blocking::is_allowed() {
             true => self.compile(key),
-            false => self.compile_aside(key).await,
+            false => self.compile_on_thread(key).await,
         }
     }
 
     #[cfg(target_arch = "wasm32")]
-    async fn compile_aside(&self, key: &KernelKey) -> Result<Arc<Kernel>> {
+    async fn compile_on_thread(&self, key: &KernelKey) -> Result<Arc<Kernel>> {
         self.compile(key)
     }
 
     #[cfg(not(target_arch = "wasm32"))]
-    async fn compile_aside(&self, key: &KernelKey) -> Result<Arc<Kernel>> {
+    async fn compile_on_thread(&self, key: &KernelKey) -> Result<Arc<Kernel>> {
         let (compiled, set) = Signal::new();
         let (gpu, key) = (self.clone(), key.clone());
         let compile = move || {

@@ -41,14 +41,14 @@ const ALIVE: Duration = Duration::from_millis(10);
 
 impl Foreign {
     fn is_lost(&self) -> bool {
-        let lost = is_dead(&self.device);
+        let lost = is_device_lost(&self.device);
         if !lost {
             *self.alive.lock().unwrap() = Instant::now();
         }
         lost
     }
 
-    fn was_just_alive(&self) -> bool {
+    fn was_recently_alive(&self) -> bool {
         self.alive.lock().unwrap().elapsed() < ALIVE
     }
 }
@@ -149,7 +149,7 @@ impl Faults {
         self.reported.lock().unwrap().lost.get_or_insert(why.into());
     }
 
-    /// Returns what was reported since the last call, as an error.
+    /// Returns the error that was reported since the last call, if any.
     ///
     /// # Errors
     /// [`Error::DeviceLost`], [`Error::Gpu`].
@@ -162,7 +162,7 @@ impl Faults {
 
     /// Like [`Faults::check`], but skips the check of an application's device that was checked a moment ago.
     pub fn look(&self, what: &str) -> Result<()> {
-        match self.foreign.as_ref().is_none_or(Foreign::was_just_alive) {
+        match self.foreign.as_ref().is_none_or(Foreign::was_recently_alive) {
             true => self.reported(what),
             false => self.check(what),
         }
@@ -182,7 +182,7 @@ impl Faults {
 
 /// Whether an application's device is lost, which wgpu reports only to the application. Calls on it do nothing and
 /// report nothing; only a mapping fails immediately.
-fn is_dead(device: &wgpu::Device) -> bool {
+fn is_device_lost(device: &wgpu::Device) -> bool {
     let failed = Arc::new(AtomicBool::new(false));
     let flag = failed.clone();
     let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);

@@ -196,7 +196,7 @@ async fn compiled(
     }
     let (mut kernels, mut slice) = (Vec::new(), Slice::begin());
     for key in keys {
-        slice.give_way().await;
+        slice.yield_now().await;
         kernels.push(gpu.kernel(key).await?);
     }
     Ok(kernels)

@@ -3,7 +3,7 @@
 //! A browser's event loop polls the device. Natively, a thread per device does; it starts with the first such wait.
 
 #[cfg(not(target_arch = "wasm32"))]
-pub(super) use native::{BETWEEN_LOOKS, Poller, wait_looking};
+pub(super) use native::{POLL_INTERVAL, Poller, wait_polling};
 
 /// A browser needs no poller.
 #[cfg(target_arch = "wasm32")]
@@ -22,10 +22,10 @@ mod native {
     use wgpu::PollError;
 
     /// Time between two polls of an application's device: shorter than a submit, much longer than a poll.
-    pub const BETWEEN_LOOKS: Duration = Duration::from_micros(300);
+    pub const POLL_INTERVAL: Duration = Duration::from_micros(300);
 
     /// The longest time to poll a device, which may be lost: its callbacks may never run.
-    const LONGEST_LOOKING: Duration = Duration::from_millis(500);
+    const MAX_POLLING: Duration = Duration::from_millis(500);
 
     /// Owns the polling thread, which ends when this is dropped.
     #[derive(Default)]
@@ -64,16 +64,16 @@ mod native {
     }
 
     /// Waits until the work submitted so far is done, by polling the device repeatedly.
-    pub fn wait_looking(device: &wgpu::Device, queue: &wgpu::Queue) -> Result<(), PollError> {
+    pub fn wait_polling(device: &wgpu::Device, queue: &wgpu::Queue) -> Result<(), PollError> {
         let (done, started) = (Arc::new(AtomicBool::new(false)), Instant::now());
         let set = done.clone();
         queue.on_submitted_work_done(move || set.store(true, Relaxed));
         loop {
             device.poll(wgpu::PollType::Poll)?;
-            if done.load(Relaxed) || started.elapsed() > LONGEST_LOOKING {
+            if done.load(Relaxed) || started.elapsed() > MAX_POLLING {
                 return Ok(());
             }
-            std::thread::sleep(BETWEEN_LOOKS);
+            std::thread::sleep(POLL_INTERVAL);
         }
     }
 }

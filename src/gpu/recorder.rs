@@ -66,7 +66,7 @@ impl Tape {
         if reads_dependent {
             for (t, access) in &launch.args {
                 if *access == Access::Write {
-                    // An earlier rule does not cover what is written now.
+                    // An earlier rule does not cover the values that are written now.
                     self.dependent.insert(t.id, false);
                     self.writers.insert(t.id, launch.kernel.name);
                 }
@@ -175,7 +175,7 @@ impl Recorder {
         self.launches.push(launch);
     }
 
-    /// Records a launch without a gradient: what it writes counts as constant. For the end of a graph: a loss that
+    /// Records a launch without a gradient: its outputs count as constants. For the end of a graph: a loss that
     /// computes its own gradient, sampling, the update of weights.
     pub fn launch_detached(&mut self, launch: Launch) {
         self.launches.push(launch.note(KeyWork::default()));

@@ -271,7 +271,7 @@ impl Plan {
     }
 }
 
-/// A replay that is submitted or queued. Dropping it cancels what is not submitted yet.
+/// A replay that is submitted or queued. Dropping it cancels the part that is not submitted yet.
 #[must_use = "errors come with the outputs"]
 pub struct Pending {
     plan: Plan,

@@ -8,7 +8,7 @@ use crate::error::Result;
 
 /// The most submits that are remembered for waiting; beyond that the oldest are forgotten, since waiting for a later
 /// one covers them.
-const MOST_NOTED: usize = 4096;
+const MAX_REMEMBERED: usize = 4096;
 
 impl Gpu {
     /// Adds a job, and submits what may be submitted now. Returns the job's number. A `lasting` job is completed even
@@ -59,7 +59,7 @@ impl Gpu {
             }
             None => {
                 let mut submitted = self.inner.submitted.lock().unwrap_or_else(PoisonError::into_inner);
-                if submitted.len() == MOST_NOTED {
+                if submitted.len() == MAX_REMEMBERED {
                     submitted.pop_front();
                 }
                 submitted.push_back(index);

@@ -12,7 +12,7 @@ use std::task::{Poll, Waker};
 
 use super::device::Gpu;
 #[cfg(not(target_arch = "wasm32"))]
-use super::poller::{BETWEEN_LOOKS, wait_looking};
+use super::poller::{POLL_INTERVAL, wait_polling};
 use crate::error::Result;
 use crate::signal::Signal;
 use crate::task::blocking;
@@ -81,8 +81,8 @@ impl Gpu {
             true => {
                 #[cfg(not(target_arch = "wasm32"))]
                 if self.inner.outbox.is_paced() {
-                    std::thread::sleep(BETWEEN_LOOKS);
-                    self.inner.activity.lock().unwrap().waited += BETWEEN_LOOKS;
+                    std::thread::sleep(POLL_INTERVAL);
+                    self.inner.activity.lock().unwrap().waited += POLL_INTERVAL;
                 }
                 waker.wake_by_ref();
             }
@@ -100,15 +100,15 @@ impl Gpu {
         let (device, queue, paced) =
             (self.device().clone(), self.queue().clone(), self.inner.outbox.is_paced());
         move || match paced {
-            true => wait_looking(&device, &queue),
+            true => wait_polling(&device, &queue),
             false => device.poll(wgpu::PollType::wait_indefinitely()).map(drop),
         }
     }
 
-    /// Blocks until the oldest submit that was not waited for is done. No longer, so that the thread can poll the other
-    /// things that its future waits for. Without a timeout: if another thread submits meanwhile, a wait with a timeout
-    /// makes wgpu-core 30 panic before it runs pending callbacks ("If the queue is empty, the current submission index
-    /// …"), and the tasks that wait for them hang.
+    /// Blocks until the oldest submit that was not waited for is done. It does not wait longer, so that the thread can also
+    /// poll whatever else its future waits for. The wait has no timeout: if another thread submits meanwhile, a wait with a
+    /// timeout makes wgpu-core 30 panic before it runs pending callbacks ("If the queue is empty, the current submission
+    /// index …"), and the tasks that wait for them hang.
     fn wait_for_oldest(&self) -> Result<()> {
         let oldest = self.inner.submitted.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         self.poll(wgpu::PollType::Wait { submission_index: oldest, timeout: None })
@@ -121,7 +121,7 @@ impl Gpu {
             return self.poll(wgpu::PollType::wait_indefinitely());
         }
         let started = std::time::Instant::now();
-        let waited = self.polled(|| wait_looking(self.device(), self.queue()));
+        let waited = self.polled(|| wait_polling(self.device(), self.queue()));
         self.inner.activity.lock().unwrap().waited += started.elapsed();
         waited
     }

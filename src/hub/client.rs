@@ -146,8 +146,8 @@ impl Client {
     }
 
     /// Waits after this number of failures.
-    pub fn wait(&self, failures: u32, asked: Duration) {
-        std::thread::sleep((self.backoff * 2u32.pow(failures - 1)).max(asked.min(LONGEST_WAIT)));
+    pub fn wait(&self, failures: u32, retry_after: Duration) {
+        std::thread::sleep((self.backoff * 2u32.pow(failures - 1)).max(retry_after.min(LONGEST_WAIT)));
     }
 
     /// Sends one request about `file`, or about the repository itself, and follows redirects. `from` is the first byte
@@ -249,9 +249,10 @@ impl Client {
             (404 | 410, _) => format!("does not exist as a {what} ({status} from {host}): check the name"),
             (451, _) => format!("is not available for legal reasons (451 from {host})"),
             (408 | 425 | 429 | 500..=599, _) => {
-                let asked = header(RETRY_AFTER.as_str()).parse().map_or(Duration::ZERO, Duration::from_secs);
+                let retry_after =
+                    header(RETRY_AFTER.as_str()).parse().map_or(Duration::ZERO, Duration::from_secs);
                 let why = format!("{host} answers {status}");
-                return Failure::Unreachable(why, Retry::After(asked));
+                return Failure::Unreachable(why, Retry::After(retry_after));
             }
             _ => {
                 return Failure::Refused(Error::hub(repo, format!("unexpected status {status} from {host}")));

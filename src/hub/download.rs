@@ -32,7 +32,7 @@ pub(super) struct Remote {
 }
 
 impl Remote {
-    pub fn told_size(&self) -> String {
+    pub fn size_text(&self) -> String {
         size(self.size)
     }
 }
@@ -40,45 +40,47 @@ impl Remote {
 impl Client {
     /// Requests the size and hash of a file.
     pub fn metadata(&self, repo: &Repo, listing: &Listing, name: &str) -> Result<Remote> {
-        let lies = |why: String| Error::hub(repo, format!("{name}: {why}"));
+        let invalid = |why: String| Error::hub(repo, format!("{name}: {why}"));
         let url = self.url(repo, &listing.commit.0, name);
         let answer = self.retry(TRIES, || self.ask(repo, Some(name), Method::HEAD, &url, 0));
         let Answer { facts, .. } = answer.map_err(|failure| failure.into_error(repo))?;
         if facts.commit.as_ref().is_some_and(|commit| *commit != listing.commit.0) {
-            return Err(lies("the hub answers with another commit's file: try again".into()));
+            return Err(invalid("the hub answers with another commit's file: try again".into()));
         }
         let listed = listing.file(name);
         let (listed_size, listed_hash) = (listed.and_then(|f| f.size()), listed.and_then(|f| f.hash()));
-        let told = facts
+        let reported = facts
             .size()
             .transpose()
-            .map_err(|text| lies(format!("the hub reports the invalid size {text:?}")))?;
-        let size = match (told, listed_size) {
-            (Some(told), Some(listed)) if told != listed => {
-                return Err(lies(format!(
-                    "the hub reports two sizes, {told} and {listed} bytes: nothing of it is kept"
+            .map_err(|text| invalid(format!("the hub reports the invalid size {text:?}")))?;
+        let size = match (reported, listed_size) {
+            (Some(reported), Some(listed)) if reported != listed => {
+                return Err(invalid(format!(
+                    "the hub reports two sizes, {reported} and {listed} bytes: nothing was saved"
                 )));
             }
-            (told, listed) => told.or(listed),
+            (reported, listed) => reported.or(listed),
         };
-        let size = size.ok_or_else(|| lies("the hub does not report its size".into()))?;
+        let size = size.ok_or_else(|| invalid("the hub does not report its size".into()))?;
         if size > LARGEST {
             let largest = crate::error::size(LARGEST);
             let claimed = crate::error::size(size);
-            return Err(lies(format!(
+            return Err(invalid(format!(
                 "the hub reports a size of {claimed}, more than the limit of {largest}"
             )));
         }
         let etag = facts
             .etag()
-            .ok_or_else(|| lies("the hub reports no etag that can be its name in the cache".into()))?;
+            .ok_or_else(|| invalid("the hub reports no etag that can be its name in the cache".into()))?;
         let hash = match (Expected::of(&etag.0), listed_hash.map(Expected::of)) {
             (Expected::Nothing, Some(listed)) => listed,
             // Only hashes of the same type are compared: a mirror may list the git hash of the pointer to a large file.
-            (told, Some(listed)) if listed != told && discriminant(&listed) == discriminant(&told) => {
-                return Err(lies("the hub reports two different hashes: nothing of it is kept".into()));
+            (reported, Some(listed))
+                if listed != reported && discriminant(&listed) == discriminant(&reported) =>
+            {
+                return Err(invalid("the hub reports two different hashes: nothing was saved".into()));
             }
-            (told, _) => told,
+            (reported, _) => reported,
         };
         Ok(Remote { name: name.to_owned(), etag, size, hash })
     }
@@ -128,7 +130,7 @@ impl Client {
             if !resumed {
                 part.remove()?;
                 let why = format!(
-                    "{}: the download does not have the hash that the hub reports: nothing of it is kept, try again",
+                    "{}: the download does not have the hash that the hub reports: nothing was saved, try again",
                     remote.name
                 );
                 return Err(Error::hub(repo, why));
@@ -168,7 +170,7 @@ impl Client {
                         "{}: {why} after {} of {}: try again, the download continues from there",
                         remote.name,
                         size(part.len),
-                        remote.told_size()
+                        remote.size_text()
                     );
                     return Err(Error::hub(repo, why));
                 }
@@ -187,8 +189,8 @@ impl Client {
         watch: &mut dyn Watch,
     ) -> Result<(), Failure> {
         let response = self.ask(repo, Some(&remote.name), Method::GET, url, part.len)?.response;
-        let lies = |why: String| {
-            Failure::Refused(Error::hub(repo, format!("{}: {why}: nothing of it is kept", remote.name)))
+        let invalid = |why: String| {
+            Failure::Refused(Error::hub(repo, format!("{}: {why}: nothing was saved", remote.name)))
         };
         let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
         match (response.status().as_u16(), part.len) {
@@ -203,7 +205,7 @@ impl Client {
                 if header(CONTENT_RANGE).map(str::trim) != Some(&expected) {
                     let got = header(CONTENT_RANGE).unwrap_or("nothing").to_owned();
                     part.remove().map_err(Failure::Refused)?;
-                    return Err(lies(format!("requested {expected:?}, but the hub sends {got:?}")));
+                    return Err(invalid(format!("requested {expected:?}, but the hub sends {got:?}")));
                 }
             }
             (_, 0) => {}
@@ -217,7 +219,7 @@ impl Client {
         if length.is_some_and(|length| length != remote.size - part.len) {
             let (length, expected) = (length.unwrap_or_default(), remote.size - part.len);
             part.remove().map_err(Failure::Refused)?;
-            return Err(lies(format!("the hub sends {length} bytes, but reports a size of {expected}")));
+            return Err(invalid(format!("the hub sends {length} bytes, but reports a size of {expected}")));
         }
         // A chunked body has an explicit end.
         let chunked = header(TRANSFER_ENCODING).is_some();
@@ -228,7 +230,7 @@ impl Client {
                 Ok(0) if chunked && part.len < remote.size => {
                     let sent = part.len;
                     part.remove().map_err(Failure::Refused)?;
-                    return Err(lies(format!(
+                    return Err(invalid(format!(
                         "the hub sends {sent} bytes, but reports a size of {}",
                         remote.size
                     )));
@@ -240,7 +242,7 @@ impl Client {
             };
             if count as u64 > remote.size - part.len {
                 part.remove().map_err(Failure::Refused)?;
-                return Err(lies(format!(
+                return Err(invalid(format!(
                     "the hub sends more than the {} bytes that it reports as the size",
                     remote.size
                 )));

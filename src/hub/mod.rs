@@ -5,7 +5,7 @@
 //! listing    GET  /api/models/ORG/NAME/revision/main?blobs=true     the commit, the names of its files
 //! wanted     which of them a model, an adapter or a set of rows needs
 //! metadata   HEAD /ORG/NAME/resolve/COMMIT/FILE                     etag (a hash of the content) and size
-//! download   GET  the same, wherever it leads                       blobs/ETAG.incomplete, continued by Range
+//! download   GET  the same, following redirects                     blobs/ETAG.incomplete, continued by Range
 //! verify     size and hash                                          blobs/ETAG
 //! link       snapshots/COMMIT/FILE -> blobs/ETAG, then refs/main
 //! ```
@@ -68,8 +68,8 @@ pub struct Snapshot {
 
 /// Receives the progress of a download.
 pub trait Watch {
-    /// The download begins: `files` files with `bytes` bytes in total are missing, of which an earlier download left
-    /// `present` bytes.
+    /// The download begins: `files` files with `bytes` bytes in total are missing. An earlier download has left `present`
+    /// bytes of them.
     fn begins(&mut self, _repo: &Repo, _files: usize, _bytes: u64, _present: u64) {}
     /// The number of bytes that were received since the last call.
     fn received(&mut self, _bytes: u64) {}
@@ -137,7 +137,7 @@ impl Hub {
                 if remote.size > LARGEST_INDEX {
                     return Err(Error::hub(
                         repo,
-                        format!("{index} has a size of {}, too large for an index", remote.told_size()),
+                        format!("{index} has a size of {}, too large for an index", remote.size_text()),
                     ));
                 }
                 self.client.download(repo, commit, remote, cache, &mut ())?;
@@ -172,7 +172,7 @@ impl Hub {
     }
 }
 
-/// Returns the cached snapshot if it has all that is wanted, else a sentence about what is missing. A snapshot may be
+/// Returns the cached snapshot if it has all wanted files, else a sentence about the missing ones. A snapshot may be
 /// incomplete, since other programs download only what they need.
 fn cached(cache: &RepoCache, repo: &Repo, wanted: &Wanted) -> Result<Snapshot, String> {
     let commit = cache.commit(&repo.revision);
@@ -181,7 +181,7 @@ fn cached(cache: &RepoCache, repo: &Repo, wanted: &Wanted) -> Result<Snapshot, S
     let without = |what: &str| format!("is in the cache without {what} (in {})", dir.display());
     let names = cache.names(&commit);
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let mut choice = wanted.choose(repo, &names).map_err(|_| without(wanted.first_need(&names)))?;
+    let mut choice = wanted.choose(repo, &names).map_err(|_| without(wanted.first_missing(&names)))?;
     if let Some(index) = choice.index.clone() {
         let others = match wanted {
             Wanted::Rows(_) => "these rows",

@@ -204,8 +204,8 @@ mod tests {
         ] {
             assert_eq!(parse(text), None, "{text:?}");
         }
-        let told = |text| Repo::parse(Kind::Dataset, text).unwrap().to_string();
-        assert_eq!([told("a/b"), told("a/b@main"), told("a/b@c")], ["a/b", "a/b", "a/b@c"]);
+        let parsed = |text| Repo::parse(Kind::Dataset, text).unwrap().to_string();
+        assert_eq!([parsed("a/b"), parsed("a/b@main"), parsed("a/b@c")], ["a/b", "a/b", "a/b@c"]);
         assert_eq!(Repo::parse(Kind::Dataset, "a/b").unwrap().folder(), "datasets--a--b");
     }
 

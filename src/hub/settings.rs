@@ -168,10 +168,10 @@ mod tests {
         std::fs::write(dir.path().join("other"), "hf_other").unwrap();
         let other = format!("{home}/other");
         let token = |vars: &[(&str, &str)]| of(vars).unwrap().token.map(|token| token.bearer());
-        let told = |text: &str| Some(format!("Bearer {text}"));
-        assert_eq!(token(&[("HF_HOME", home)]), told("hf_file"));
-        assert_eq!(token(&[("HF_HOME", home), ("HF_TOKEN_PATH", &other)]), told("hf_other"));
-        assert_eq!(token(&[("HF_HOME", home), ("HF_TOKEN", " hf_variable\n")]), told("hf_variable"));
+        let header = |text: &str| Some(format!("Bearer {text}"));
+        assert_eq!(token(&[("HF_HOME", home)]), header("hf_file"));
+        assert_eq!(token(&[("HF_HOME", home), ("HF_TOKEN_PATH", &other)]), header("hf_other"));
+        assert_eq!(token(&[("HF_HOME", home), ("HF_TOKEN", " hf_variable\n")]), header("hf_variable"));
         assert_eq!(token(&[("HF_HOME", home), ("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")]), None);
         assert_eq!(token(&[("HF_HOME", "/no/such")]), None);
         let settings = of(&[("HF_TOKEN", "hf_secret")]).unwrap();

@@ -128,7 +128,7 @@ impl Wanted {
     }
 
     /// The first required file that is not among `names`.
-    pub(super) fn first_need(&self, names: &[&str]) -> &'static str {
+    pub(super) fn first_missing(&self, names: &[&str]) -> &'static str {
         let needed: &[&str] = match self {
             Wanted::Adapter => &[ADAPTER_CONFIG, ADAPTER_WEIGHTS],
             Wanted::Rows(_) => &["these rows"],

@@ -27,12 +27,12 @@ use crate::task::Task;
 /// The folder of the members' journals: one subfolder per member, named by its number.
 pub const JUDGES: &str = "judges";
 
-/// The identity keys that say which judge it is; the other keys say how it is asked.
-const WHO: [&str; 5] = ["judge", "judge-model", "judge-adapter", "judge-rule", "judge-command"];
+/// The identity keys that determine the judge; the other keys are its settings.
+const IDENTITY_KEYS: [&str; 5] = ["judge", "judge-model", "judge-adapter", "judge-rule", "judge-command"];
 /// The key of an ensemble's identity that lists its members.
 const MEMBERS: &str = "judge-member";
 
-/// A digest of which judge this identity describes, however it is asked; for an ensemble, one digest per member.
+/// A digest of the judge that this identity describes, without its settings; for an ensemble, one digest per member.
 pub fn judges_of(identity: &BTreeMap<String, String>) -> BTreeSet<String> {
     match identity.get(MEMBERS) {
         Some(members) => {
@@ -45,7 +45,9 @@ pub fn judges_of(identity: &BTreeMap<String, String>) -> BTreeSet<String> {
 
 fn who(identity: &BTreeMap<String, String>) -> Digest {
     let mut digester = Digester::default();
-    WHO.iter().for_each(|key| digester.bytes(identity.get(*key).map_or(&[], |value| value.as_bytes())));
+    IDENTITY_KEYS
+        .iter()
+        .for_each(|key| digester.bytes(identity.get(*key).map_or(&[], |value| value.as_bytes())));
     digester.finish()
 }
 
@@ -114,9 +116,9 @@ impl Vote {
             self.merge(&all)
         };
         let order = |of: fn(&Judgement) -> Option<f32>| {
-            let told =
+            let has_order =
                 position < Position::Untold && usable.iter().any(|(judgement, _)| of(judgement).is_some());
-            told.then(|| merged(of))
+            has_order.then(|| merged(of))
         };
         let (p_12, p_21) = (order(|judgement| judgement.p_12), order(|judgement| judgement.p_21));
         Judgement { verdict: Verdict::from_probability(merged(|_| None)), p_12, p_21, votes }
@@ -229,8 +231,8 @@ impl<'a> Ensemble<'a> {
         for (number, member) in self.members.iter_mut().enumerate() {
             let unanswered = |question: &&Question| self.open[&question.id].said[number].is_none();
             let position = member.position();
-            let asked = questions.iter().filter(unanswered).map(|question| question.asked_of(position));
-            member.submit(asked.collect())?;
+            let submitted = questions.iter().filter(unanswered).map(|question| question.asked_of(position));
+            member.submit(submitted.collect())?;
         }
         Ok(())
     }
@@ -238,12 +240,12 @@ impl<'a> Ensemble<'a> {
     /// Collects the new answers of every member, even if an earlier member fails. Returns their notes.
     async fn hear(&mut self, patience: Duration) -> Result<Vec<String>> {
         let each = patience / self.members.len() as u32;
-        let (mut heard, mut failed) = (Vec::new(), Ok(()));
+        let (mut all_notes, mut failed) = (Vec::new(), Ok(()));
         for (number, member) in self.members.iter_mut().enumerate() {
             match member.poll(each).await {
                 Err(error) => failed = failed.and(Err(error)),
                 Ok(Polled { answers, notes }) => {
-                    heard.extend(notes);
+                    all_notes.extend(notes);
                     let position = member.position();
                     for answer in answers {
                         if let Some(id) = self.turned.get(&answer.id)
@@ -259,7 +261,7 @@ impl<'a> Ensemble<'a> {
                 }
             }
         }
-        failed.map(|()| heard)
+        failed.map(|()| all_notes)
     }
 
     /// After an error no answer is wanted any more; the answers received so far are kept.
@@ -363,13 +365,13 @@ mod tests {
     use super::*;
     use crate::Wait;
 
-    /// A member for tests: what it was asked, and what the next poll returns.
+    /// A member for tests, with the submitted questions and the result of the next poll.
     #[derive(Clone, Default)]
     struct Member {
         name: &'static str,
         rates: bool,
         position: Position,
-        asked: Arc<Mutex<Vec<String>>>,
+        submitted: Arc<Mutex<Vec<String>>>,
         back: Arc<Mutex<Vec<Answer>>>,
         fails: Arc<Mutex<bool>>,
     }
@@ -385,8 +387,8 @@ mod tests {
             self.back.lock().unwrap().push(Answer { id, said, usage, ms: 2.0 });
         }
 
-        fn asked(&self) -> usize {
-            self.asked.lock().unwrap().len()
+        fn submitted(&self) -> usize {
+            self.submitted.lock().unwrap().len()
         }
     }
 
@@ -407,7 +409,7 @@ mod tests {
             self.position
         }
         fn submit(&mut self, questions: Vec<Question>) -> Result<()> {
-            self.asked.lock().unwrap().extend(questions.into_iter().map(|question| question.id));
+            self.submitted.lock().unwrap().extend(questions.into_iter().map(|question| question.id));
             Ok(())
         }
         fn poll<'t>(&'t mut self, _: Duration) -> Task<'t, Result<Polled>> {
@@ -523,7 +525,7 @@ mod tests {
         assert_eq!(queue.poll(Duration::ZERO).wait().unwrap().answers.len(), 1);
         // The second member was asked again, because a judge drops its open questions when it fails; the third has not
         // failed.
-        assert_eq!(members.each_ref().map(Member::asked), [1, 2, 1]);
+        assert_eq!(members.each_ref().map(Member::submitted), [1, 2, 1]);
     }
 
     #[test]
@@ -569,7 +571,7 @@ mod tests {
         let mut queue = open(&second);
         queue.submit(vec![one.clone(), two.clone()]).unwrap();
         assert_eq!(queue.poll(Duration::ZERO).wait().unwrap().answers, answers, "with its votes");
-        assert_eq!(second.each_ref().map(Member::asked), [0, 1, 1], "about the second question");
+        assert_eq!(second.each_ref().map(Member::submitted), [0, 1, 1], "about the second question");
         second[1..].iter().for_each(|member| member.answers(&two, both(0.25, 0.25)));
         let answers = queue.poll(Duration::ZERO).wait().unwrap().answers;
         let Said::Judgement(judgement) = &answers[0].said else { panic!() };
@@ -595,7 +597,7 @@ mod tests {
     fn a_swapped_pair_is_asked_only_of_members_that_need_it() {
         let p = |p| Judgement::from(Verdict::from_probability(p));
         // A run submits both questions at once, an evaluation submits the second once the first is answered.
-        for (least, at_once, asked) in
+        for (least, at_once, submitted) in
             [(Position::Given, true, [1, 2, 2]), (Position::Untold, false, [1, 1, 2])]
         {
             let members = of_all_positions();
@@ -608,23 +610,23 @@ mod tests {
                 members[2].answers(&one, p(1.0));
                 queue.poll(Duration::ZERO).wait().unwrap()
             };
-            let mut heard = Vec::new();
+            let mut received = Vec::new();
             if at_once {
                 queue.submit(vec![one.clone(), two.clone()]).unwrap();
-                heard.extend(judgements(first(&mut queue)));
+                received.extend(judgements(first(&mut queue)));
             } else {
                 queue.submit(vec![one.clone()]).unwrap();
-                heard.extend(judgements(first(&mut queue)));
+                received.extend(judgements(first(&mut queue)));
                 queue.submit(vec![two.clone()]).unwrap();
             }
             if least == Position::Given {
                 members[1].answers(&two, Judgement::from_orders(Some(0.5), None));
             }
             members[2].answers(&two, p(0.75));
-            heard.extend(judgements(queue.poll(Duration::ZERO).wait().unwrap()));
-            assert_eq!(members.each_ref().map(Member::asked), asked, "{least:?}");
+            received.extend(judgements(queue.poll(Duration::ZERO).wait().unwrap()));
+            assert_eq!(members.each_ref().map(Member::submitted), submitted, "{least:?}");
             let votes_of = |question: &Question| {
-                heard.iter().find(|(id, _)| *id == question.id).unwrap().1.votes.clone()
+                received.iter().find(|(id, _)| *id == question.id).unwrap().1.votes.clone()
             };
             assert_eq!(votes_of(&one), votes([0.75, 0.75, 1.0]));
             // The votes are about the swapped pair, so p is 1 - p of the original.
@@ -632,7 +634,7 @@ mod tests {
             assert_eq!(votes_of(&two), votes([0.25, given, 0.75]));
             assert_eq!(
                 queue.used().requests as usize,
-                asked.iter().sum::<usize>(),
+                submitted.iter().sum::<usize>(),
                 "each request is counted once"
             );
         }
@@ -657,19 +659,19 @@ mod tests {
         first[1].answers(&two, both(0.25, 0.25));
         assert!(queue.poll(Duration::ZERO).wait().is_err());
         queue.submit(vec![two.clone()]).unwrap();
-        assert_eq!(first.each_ref().map(Member::asked), [1, 2, 3], "the one that failed is asked again");
+        assert_eq!(first.each_ref().map(Member::submitted), [1, 2, 3], "the one that failed is asked again");
         drop(queue);
 
         let second = of_all_positions();
         let mut queue = open(&second);
         queue.submit(vec![one.clone(), two.clone()]).unwrap();
-        assert_eq!(second.each_ref().map(Member::asked), [0, 0, 1]);
+        assert_eq!(second.each_ref().map(Member::submitted), [0, 0, 1]);
         second[2].answers(&two, both(0.25, 0.25));
-        let mut heard = judgements(queue.poll(Duration::ZERO).wait().unwrap());
-        heard.extend(judgements(queue.poll(Duration::ZERO).wait().unwrap()));
-        assert_eq!(heard.len(), 2);
+        let mut received = judgements(queue.poll(Duration::ZERO).wait().unwrap());
+        received.extend(judgements(queue.poll(Duration::ZERO).wait().unwrap()));
+        assert_eq!(received.len(), 2);
         assert!(
-            heard
+            received
                 .iter()
                 .all(|(id, said)| said.votes == votes(if *id == one.id { [0.75; 3] } else { [0.25; 3] }))
         );

@@ -209,7 +209,7 @@ impl<'a> Journalled<'a> {
     /// See [`JudgeQueue::identity`].
     ///
     /// # Errors
-    /// As there.
+    /// As [`JudgeQueue::identity`].
     pub fn identity(&self) -> Result<BTreeMap<String, String>> {
         if let Some(known) = self.identity.get() {
             return Ok(known.clone());
@@ -261,21 +261,21 @@ impl<'a> Journalled<'a> {
     /// # Errors
     /// As [`JudgeQueue::submit`].
     pub fn submit(&mut self, questions: Vec<Question>) -> Result<()> {
-        let mut asked = Vec::new();
+        let mut unanswered = Vec::new();
         for question in questions {
             match self.known.get(&question.id) {
                 Some(answer) => self.ready.push(answer.clone()),
                 None if self.open.contains_key(&question.id) => {}
                 None => {
                     self.open.insert(question.id.clone(), question.ask.clone());
-                    asked.push(question);
+                    unanswered.push(question);
                 }
             }
         }
-        if asked.is_empty() {
+        if unanswered.is_empty() {
             return Ok(());
         }
-        self.queue.submit(asked)
+        self.queue.submit(unanswered)
     }
 
     /// Returns the answers that have arrived, each to an open question; waits up to `patience`.
@@ -337,7 +337,7 @@ impl<'a> Journalled<'a> {
     /// [`poll`](Self::poll) returns them.
     ///
     /// # Errors
-    /// As there.
+    /// As [`Journalled::poll`].
     pub async fn drain(&mut self, patience: Duration) -> Result<()> {
         let until = Instant::now() + patience;
         let left = || until.saturating_duration_since(Instant::now());
@@ -371,10 +371,10 @@ mod tests {
     use super::*;
     use crate::Wait;
 
-    /// A test queue: what was submitted, and what the next poll returns.
+    /// A queue for tests, with the submitted questions and the result of the next poll.
     #[derive(Clone, Default)]
     struct Post {
-        asked: Arc<Mutex<Vec<String>>>,
+        submitted: Arc<Mutex<Vec<String>>>,
         back: Arc<Mutex<Vec<Answer>>>,
         name: &'static str,
     }
@@ -393,7 +393,7 @@ mod tests {
             false
         }
         fn submit(&mut self, questions: Vec<Question>) -> Result<()> {
-            self.asked.lock().unwrap().extend(questions.into_iter().map(|q| q.id));
+            self.submitted.lock().unwrap().extend(questions.into_iter().map(|q| q.id));
             Ok(())
         }
         fn poll<'t>(&'t mut self, _: Duration) -> Task<'t, Result<Polled>> {
@@ -438,8 +438,8 @@ mod tests {
         assert_eq!(second.poll(Duration::ZERO).wait().unwrap().answers, [answer(&one, 0.75)]);
         post.back.lock().unwrap().push(answer(&two, 0.25));
         assert_eq!(second.poll(Duration::ZERO).wait().unwrap().answers, [answer(&two, 0.25)]);
-        let asked = post.asked.lock().unwrap().clone();
-        assert_eq!(asked, [&one, &two, &two].map(|question| question.id.clone()));
+        let submitted = post.submitted.lock().unwrap().clone();
+        assert_eq!(submitted, [&one, &two, &two].map(|question| question.id.clone()));
         drop(second);
         assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 2);
 
@@ -447,7 +447,7 @@ mod tests {
         let other = Post { name: "other", ..Post::default() };
         let mut third = open(&other);
         third.submit(vec![one.clone()]).unwrap();
-        assert_eq!(other.asked.lock().unwrap().len(), 1);
+        assert_eq!(other.submitted.lock().unwrap().len(), 1);
     }
 
     #[test]
@@ -491,7 +491,7 @@ mod tests {
             let said = journalled.poll(Duration::ZERO).wait().unwrap().answers;
             assert_eq!(said, [answer(&one, 0.75)]);
         }
-        assert_eq!((post.asked.lock().unwrap().len(), journalled.used().requests), (1, 2));
+        assert_eq!((post.submitted.lock().unwrap().len(), journalled.used().requests), (1, 2));
     }
 
     #[test]

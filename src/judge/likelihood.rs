@@ -17,7 +17,7 @@ use crate::task::Task;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Normalise {
-    /// Not at all: the more probable response wins.
+    /// No normalisation: the more probable response wins.
     #[default]
     Sum,
     /// Divided by its number of tokens.

@@ -349,8 +349,8 @@ pub(crate) async fn one_each(judge: &mut dyn Judge, pairs: &[Pair<'_>]) -> Resul
 /// Judges those of `pairs` whose responses differ. Returns one outcome per pair, in order.
 pub async fn judge_pairs(judge: &mut dyn Judge, pairs: &[Pair<'_>]) -> Result<Vec<PairOutcome>> {
     let identical = |pair: &Pair| pair.response_1 == pair.response_2;
-    let asked: Vec<Pair> = pairs.iter().copied().filter(|pair| !identical(pair)).collect();
-    let judged = if asked.is_empty() { Vec::new() } else { one_each(judge, &asked).await? };
+    let different: Vec<Pair> = pairs.iter().copied().filter(|pair| !identical(pair)).collect();
+    let judged = if different.is_empty() { Vec::new() } else { one_each(judge, &different).await? };
     let mut judged = judged.into_iter();
     let next = |pair| if identical(pair) { None } else { judged.next() };
     Ok(pairs

@@ -8,7 +8,7 @@ pub(crate) fn unknown(what: &str, found: &str, known: &[&str]) -> Error {
     Error::config(what, format!("{found:?} is unknown{hint}; known are {}", known.join(", ")))
 }
 
-/// The name in `known` of which `found` is probably a typo: the one with the smallest edit distance, if that is at most
+/// The name in `known` that was probably meant by `found`: the one with the smallest edit distance, if that is at most
 /// a third of its length (or 1). The argument of a name, after a colon, is not compared.
 pub(crate) fn nearest<'a>(found: &str, known: &[&'a str]) -> Option<&'a str> {
     let found = found.to_lowercase();

@@ -7,14 +7,14 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::collective::is_no_rank;
+use crate::collective::remove_rank_variables;
 
 /// How long a program may keep running after it has printed all answers.
 const GRACE: Duration = Duration::from_secs(2);
 /// How long to keep reading the pipes of a program that has exited: a child process may still hold them open.
 const LAST_WORDS: Duration = Duration::from_millis(300);
 /// The interval between checks whether the program has exited.
-const LOOK: Duration = Duration::from_millis(20);
+const CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// How a program ended.
 pub(super) enum End {
@@ -90,7 +90,7 @@ fn read_until(
         if now >= until {
             return exited.map_or(End::Killed { complete }, End::Exited);
         }
-        match lines.recv_timeout(LOOK.min(until - now)) {
+        match lines.recv_timeout(CHECK_INTERVAL.min(until - now)) {
             Ok(Output::Line(line)) => {
                 if read(&line) && !complete {
                     complete = true;
@@ -185,7 +185,7 @@ impl Group {
         use std::os::unix::process::CommandExt;
         let mut shell = Command::new("sh");
         shell.args(["-c", command]).process_group(self.leader.id() as i32);
-        is_no_rank(&mut shell);
+        remove_rank_variables(&mut shell);
         shell.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()
     }
 }
@@ -224,7 +224,7 @@ impl Group {
         };
         #[cfg(not(windows))]
         let mut shell = Command::new(command);
-        is_no_rank(&mut shell);
+        remove_rank_variables(&mut shell);
         let child = shell.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         self.shell.set(child.id());
         Ok(child)

@@ -28,13 +28,13 @@ pub struct Question {
     pub id: String,
     /// The prompt.
     pub prompt: String,
-    /// What is asked about the responses to the prompt.
+    /// The question about the responses to the prompt.
     pub ask: Ask,
     /// Set if another question asks about the same pair in the other order and only some judges need this one.
     pub turned: Option<Turned>,
 }
 
-/// Refers to the question of which another one is the swapped version, and says which judges need the swapped one.
+/// Refers from a swapped question to its original, with the judges that need the swapped one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Turned {
     /// The id of the original question.
@@ -44,7 +44,7 @@ pub struct Turned {
     pub least: Position,
 }
 
-/// What a question asks.
+/// The kinds of questions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ask {
     /// Which response is better; answered by [`Said::Judgement`].
@@ -90,12 +90,12 @@ impl Question {
 
     /// The question about the same pair in the other order, for judges of at least this position.
     pub fn turned(&self, place: &str, least: Position) -> Question {
-        let pair = self.pair().expect("only a pair has another way round");
+        let pair = self.pair().expect("only a pair can be swapped");
         let turned = Some(Turned { of: self.id.clone(), least });
         Question { turned, ..Question::compare(place, &pair.swapped()) }
     }
 
-    /// The question that a judge of this position gets: this one, or the original of which it is the swapped version.
+    /// The question that a judge of this position gets: this one or, if this one is swapped, its original.
     pub(super) fn asked_of(&self, position: Position) -> Question {
         match (&self.turned, self.pair()) {
             (Some(Turned { of, least }), Some(pair)) if position < *least => {
@@ -338,7 +338,7 @@ impl JudgeQueue for Box<dyn JudgeQueue + '_> {
 /// The number of questions that a judge in this process answers per poll: between polls the run can be interrupted.
 pub const CHUNK: usize = 64;
 /// The interval between polls where the thread must not block.
-const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// The interval between checks whether to continue.
 pub const LOOK: Duration = Duration::from_millis(100);
 
@@ -354,7 +354,7 @@ pub(super) async fn look(queue: &mut dyn JudgeQueue, patience: Duration) -> Resu
         return Ok(polled);
     }
     if polled.answers.is_empty() && polled.notes.is_empty() {
-        Delay::new(patience.min(BETWEEN_LOOKS)).await;
+        Delay::new(patience.min(POLL_INTERVAL)).await;
     }
     Ok(polled)
 }
@@ -375,12 +375,12 @@ pub async fn compare_all(
         .iter()
         .map(|pair| if pair.response_1 == pair.response_2 { PairOutcome::Identical } else { not_judged() })
         .collect();
-    let asked: Vec<usize> = (0..pairs.len()).filter(|i| results[*i] != PairOutcome::Identical).collect();
+    let different: Vec<usize> = (0..pairs.len()).filter(|i| results[*i] != PairOutcome::Identical).collect();
     let mut ask = async || {
         let questions: Vec<Question> =
-            asked.iter().map(|i| Question::compare(&i.to_string(), &pairs[*i])).collect();
+            different.iter().map(|i| Question::compare(&i.to_string(), &pairs[*i])).collect();
         let mut open: HashMap<String, usize> =
-            questions.iter().map(|question| question.id.clone()).zip(asked.iter().copied()).collect();
+            questions.iter().map(|question| question.id.clone()).zip(different.iter().copied()).collect();
         watch(None)?;
         queue.submit(questions)?;
         while !open.is_empty() {

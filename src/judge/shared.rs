@@ -83,10 +83,10 @@ impl JudgeQueue for Shared<'_> {
             let mine = mine.map(|Polled { answers, notes }| {
                 (answers.iter().map(|answer| AnswerRow::new(answer, String::new())).collect(), notes)
             });
-            let told: Vec<(Vec<AnswerRow>, Vec<String>)> =
+            let gathered: Vec<(Vec<AnswerRow>, Vec<String>)> =
                 self.ranks.gather(mine).await.inspect_err(|_| self.open = 0)?;
             let (mut all, mut elsewhere) = (Polled::default(), Usage::default());
-            for (rank, (answers, notes)) in told.into_iter().enumerate() {
+            for (rank, (answers, notes)) in gathered.into_iter().enumerate() {
                 for answer in answers {
                     let answer = answer.checked().map_err(|why| Error::Judge { name: self.name(), why })?;
                     if rank != self.ranks.rank() {

@@ -76,7 +76,7 @@ fn with_retries(
 ) -> Result<Vec<Answer>> {
     let mut waits = RETRY_AFTER.iter().filter(|_| answered);
     loop {
-        let answered = panics::caught_any(|| answers(judge, batch).wait()).unwrap_or_else(|panic| {
+        let answered = panics::caught_payload(|| answers(judge, batch).wait()).unwrap_or_else(|panic| {
             Err(Error::Judge {
                 name: judge.name(),
                 why: format!("has panicked: {}", panics::message(&*panic)),
@@ -84,7 +84,7 @@ fn with_retries(
         });
         match (answered, waits.next()) {
             (Err(error @ Error::Judge { .. }), Some(wait)) => {
-                if !say(Outcome::Note(format!("asked again after a failure: {error}"))) {
+                if !say(Outcome::Note(format!("retried after a failure: {error}"))) {
                     return Err(error);
                 }
                 thread::sleep(*wait);

@@ -66,10 +66,10 @@ const UNSUPPORTED: [&str; 14] = [
 ];
 
 /// Default targets if there is no list: those of Llama and related families, of GPT-2 and of GPT-NeoX.
-const OWN_CHOICE: [&str; 4] = ["q_proj", "v_proj", "c_attn", "query_key_value"];
+const DEFAULT_TARGETS: [&str; 4] = ["q_proj", "v_proj", "c_attn", "query_key_value"];
 
 /// Initialisations, other than true and false, that do not change the base weights.
-const INNOCENT: [&str; 4] = ["gaussian", "orthogonal", "eva", "mica"];
+const HARMLESS_INITIALISATIONS: [&str; 4] = ["gaussian", "orthogonal", "eva", "mica"];
 
 /// A checked `adapter_config.json`.
 #[derive(Debug)]
@@ -142,7 +142,7 @@ impl AdapterConfig {
         initialisation(json.get("init_lora_weights"))?;
         let targets = match json.get("target_modules") {
             // PEFT's defaults of all supported families; no family has a module of another's name.
-            None | Some(Value::Null) => Modules::Named(OWN_CHOICE.map(String::from).to_vec()),
+            None | Some(Value::Null) => Modules::Named(DEFAULT_TARGETS.map(String::from).to_vec()),
             Some(value) => Modules::from_json("target_modules", value)?,
         };
         let excluded = match get("exclude_modules") {
@@ -242,7 +242,9 @@ const NOT_SUPPORTED: &str =
 fn initialisation(value: Option<&Value>) -> Result<(), String> {
     match value {
         None | Some(Value::Null | Value::Bool(_)) => Ok(()),
-        Some(Value::String(name)) if INNOCENT.contains(&name.to_lowercase().as_str()) => Ok(()),
+        Some(Value::String(name)) if HARMLESS_INITIALISATIONS.contains(&name.to_lowercase().as_str()) => {
+            Ok(())
+        }
         Some(other) => Err(format!(
             "init_lora_weights is {other}, which changes the base model's weights: convert the adapter with PEFT's \
              save_pretrained(…, path_initial_model_for_weight_conversion=…), or merge it with PEFT and use the merged model"

@@ -259,7 +259,7 @@ mod tests {
         assert_eq!(files::read(&dir.join("merges.txt")).unwrap(), b"merges");
         assert_eq!(files::read(&root.path().join("secret")).unwrap(), b"secret");
         assert!(fs::symlink_metadata(dir.join("a.txt")).unwrap().is_file());
-        // Nor is a linked folder at the destination written through.
+        // A linked folder at the destination is not written through either.
         write(&source.join("additional_chat_templates/x.jinja"), "x");
         symlink(root.path(), dir.join(TEMPLATES)).unwrap();
         let why = Companions::All.copy(&source, &dir).unwrap_err().to_string();

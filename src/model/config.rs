@@ -72,7 +72,7 @@ impl ModelConfig {
             Error::file(dir, why)
         })?;
         let mut config = ModelConfig::from_json(json).map_err(|why| Error::file(&path, why))?;
-        if dir != path && gguf::is_named_so(&path) {
+        if dir != path && gguf::has_gguf_extension(&path) {
             config
                 .warnings
                 .push(format!("the weights are read from {}, the only ones in its folder", path.display()));
@@ -167,7 +167,7 @@ impl ModelConfig {
     }
 
     /// Gives the head its own matrix, also in the saved configuration; `why` becomes a warning.
-    pub(super) fn untie(&mut self, why: String) {
+    pub(super) fn separate_head(&mut self, why: String) {
         self.architecture.tied = false;
         self.raw["tie_word_embeddings"] = false.into();
         self.warnings.push(why);

@@ -81,7 +81,7 @@ impl ModelFiles {
         match (self.files.has(&embedding), self.files.has(&head)) {
             (true, true) if config.architecture.tied => {
                 if self.differ(&embedding, &head, &shape)? {
-                    config.untie(format!(
+                    config.separate_head(format!(
                         "config.json has tie_word_embeddings, but {head} differs from {embedding}: the separate head \
                          is used and is saved with the model"
                     ));

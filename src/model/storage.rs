@@ -165,7 +165,7 @@ impl Model {
         let tied = config.architecture.tied || new_head.is_some();
         let mut slice = Slice::begin();
         for spec in specs.iter().filter(|_| !gpu.is_measuring()) {
-            slice.give_way().await;
+            slice.yield_now().await;
             if let Some(seed) = new_head.filter(|_| spec.name == RATING_HEAD) {
                 let head =
                     normal(seed, specs.len() as u32, config.initializer_range(), spec.shape.iter().product());

@@ -100,7 +100,7 @@ impl Capacity {
 
     /// Returns an error for a capacity for which no plan can be recorded.
     fn check(self) -> Result<()> {
-        // The GPU counts rows in 32 bits, of which kernels use one to mark a live extent.
+        // The GPU counts rows in 32 bits, and kernels use one of the bits to mark a live extent.
         let sizes = [("tokens", self.tokens), ("targets", self.targets), ("sequences", self.sequences)];
         match sizes.into_iter().find(|(_, n)| !(1..=MOST_ROWS).contains(n)) {
             Some((what, n)) => {

@@ -123,7 +123,7 @@ fn stacks(run: &[WeightSpec], limit: usize, align: usize) -> Vec<Vec<Placed>> {
     let cols = rows_and_cols(&run[0].shape).1;
     let rows: Vec<usize> = run.iter().map(|s| rows_and_cols(&s.shape).0).collect();
     // A member may begin at multiples of this many rows. Vectors have no gaps between them, since they are bound as
-    // one; hence not each of them can be bound by itself.
+    // one, so a single vector cannot always be bound by itself.
     let step = if run[0].shape.len() == 1 { 1 } else { align / gcd(align, cols) };
     let stack = |members: &[(usize, usize)]| {
         let mut next = 0;

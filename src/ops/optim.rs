@@ -73,7 +73,7 @@ const MIN_SHARE: usize = 4096;
 /// The number of workgroups that fills any GPU: with more elements, each gets a larger share.
 const MAX_GROUPS: usize = 2048;
 /// Elements that the lanes of a workgroup process at a time.
-const AT_A_TIME: usize = 256;
+const WORKGROUP_ELEMENTS: usize = 256;
 /// The number of rows that justifies a slice of a column, and the most slices.
 const SLICE_ROWS: usize = 64;
 const MAX_SLICES: usize = 256;
@@ -84,7 +84,7 @@ pub(super) fn len(t: Tensor) -> usize {
 
 /// Returns the elements per workgroup for a tensor of `len` elements.
 pub(super) fn share(len: usize) -> usize {
-    len.div_ceil(MAX_GROUPS).max(MIN_SHARE).next_multiple_of(AT_A_TIME)
+    len.div_ceil(MAX_GROUPS).max(MIN_SHARE).next_multiple_of(WORKGROUP_ELEMENTS)
 }
 
 /// The norm of all gradients together, and the factor derived from it: [norm, factor that clips to `max_norm`, 1, 0],

@@ -87,7 +87,7 @@ const GROUPS_PER_BUSY: usize = 2;
 const MAX_PARTS: usize = 32;
 const MIN_SHARE: usize = 1024;
 /// Logits that the lanes of a workgroup process at a time.
-const AT_A_TIME: usize = 256;
+const WORKGROUP_ELEMENTS: usize = 256;
 
 /// Samples a token from each row, like `reference::sample`, from the transformed logits with the replay's seed: the
 /// noise of a token depends only on the seed, its sequence's number, the position and the token's id.
@@ -158,7 +158,7 @@ impl Rows {
     fn new(r: &Recorder, logits: Tensor, transform: LogitTransform) -> Rows {
         let wanted = GROUPS_PER_BUSY * r.busy() as usize / logits.rows.max().max(1) as usize;
         let parts = wanted.clamp(1, MAX_PARTS).min(logits.cols.div_ceil(MIN_SHARE));
-        let share = logits.cols.div_ceil(parts).next_multiple_of(AT_A_TIME);
+        let share = logits.cols.div_ceil(parts).next_multiple_of(WORKGROUP_ELEMENTS);
         Rows { logits, transform, parts: logits.cols.div_ceil(share), share }
     }
 

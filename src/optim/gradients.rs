@@ -1,4 +1,4 @@
-//! Sums gradients over several ranks, each of which has those of its own rows.
+//! Sums gradients over several ranks. Each rank has the gradients of its own rows.
 
 use super::state::slice;
 use crate::collective::{Ranks, SumDtype};

@@ -1,14 +1,14 @@
-//! Bars with error bars: a row each, so that names have room.
+//! Horizontal bars with error bars. Each bar has its own row, which leaves room for long names.
 
 use super::scale::{Axis, Estimate, Unit, alike, usable};
 use super::svg::{COLOURS, Canvas, Entry, WIDTH, one_or_two_lines, text_width};
 
-/// Heights of a bar, of a line of a name, and of what is between groups.
+/// Heights of a bar, of a line of a name, and of the gap between groups.
 const BAR: f64 = 15.0;
 const LINE: f64 = 13.0;
 const GAP: f64 = 9.0;
 
-/// Bars from 0, each with its interval and its value, in groups that compare the same things.
+/// Bars that start at 0, each with its interval and its value. Every group has a bar for each of the same kinds.
 ///
 /// ```
 /// use oaif::unstable::report::{Bars, Estimate, Unit};
@@ -28,37 +28,37 @@ pub struct Bars {
 }
 
 impl Bars {
-    /// No bar yet.
+    /// A chart without bars.
     pub fn new(title: impl Into<String>) -> Bars {
         let (label, kinds, groups) = (String::new(), Vec::new(), Vec::new());
         Bars { title: title.into(), label, unit: Unit::Plain, level: None, kinds, groups }
     }
 
-    /// What is measured, with its unit.
+    /// Sets the name of the measured quantity, with its unit.
     pub fn label(mut self, label: impl Into<String>) -> Bars {
         self.label = label.into();
         self
     }
 
-    /// How values are written.
+    /// Sets the unit of the values.
     pub fn unit(mut self, unit: Unit) -> Bars {
         self.unit = unit;
         self
     }
 
-    /// Marks a value that means something, such as chance.
+    /// Draws a line at a notable value, such as chance.
     pub fn level(mut self, value: f64) -> Bars {
         self.level = Some(value);
         self
     }
 
-    /// What the bars of each group are, in order.
+    /// Sets the names of the bars of every group, in order.
     pub fn kinds(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Bars {
         self.kinds = names.into_iter().map(Into::into).collect();
         self
     }
 
-    /// Adds a group of bars, one a kind; one that is not finite is missing.
+    /// Adds a group of bars, one for each kind. A value that is not finite is drawn as missing.
     pub fn group(mut self, name: impl Into<String>, bars: impl IntoIterator<Item = Estimate>) -> Bars {
         self.groups.push((name.into(), bars.into_iter().collect()));
         self
@@ -69,7 +69,7 @@ impl Bars {
         !self.groups.iter().flat_map(|(_, bars)| bars).any(|bar| usable(bar.value))
     }
 
-    /// The bars as an `.svg` file's content, with styles for light and dark.
+    /// The content of an `.svg` file, with styles for light and dark mode.
     pub fn svg(&self) -> String {
         self.draw(true)
     }

@@ -36,7 +36,7 @@ struct Named {
     run: Run,
 }
 
-/// How a curve is made of a metric.
+/// How the curve of a metric is drawn.
 #[derive(Clone, Copy)]
 enum Curve {
     /// The running mean over all steps.
@@ -46,8 +46,8 @@ enum Curve {
 }
 
 impl Report {
-    /// The page that compares the runs in these folders: their results, the differences of their configurations, their
-    /// metrics in common charts.
+    /// The page that compares the runs in these folders: their results, the differences between their configurations, and
+    /// their metrics in common charts.
     ///
     /// # Errors
     /// As [`Report::of_run`], for the first folder that is not a run.
@@ -61,7 +61,7 @@ impl Report {
     }
 }
 
-/// The folders' names; where two are alike, as much of the paths as makes them different.
+/// The names of the folders, or as many of the last parts of their paths as are needed to distinguish them.
 fn names(dirs: &[PathBuf]) -> Vec<String> {
     let parts = |dir: &Path| -> Vec<String> {
         let whole = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
@@ -123,7 +123,7 @@ fn sentence(runs: &[Named]) -> String {
     }
 }
 
-/// Differences that make figures hard to compare.
+/// Warnings about differences that make results hard to compare.
 fn warnings(runs: &[Named]) -> Vec<String> {
     let differ = |runs: &[&Named], keys: &[&str]| {
         keys.iter()
@@ -238,7 +238,7 @@ fn differences(runs: &[Named]) -> Section {
     }
     let text = match none {
         true => "The configurations are the same.",
-        false => "Options that differ between the runs. – is an option that a run does not have.",
+        false => "Options that differ between the runs; – means that a run does not have the option.",
     };
     let table = if none { Table::new(["option"]).row(["no difference".into()]) } else { table };
     Section::new("Configuration").text(text).table(table)
@@ -333,7 +333,7 @@ fn curves(runs: &[Named]) -> Vec<Section> {
             .plot(
                 plot(
                     "Speed",
-                    "tokens a second, sampled and trained on",
+                    "tokens per second, sampled and trained on",
                     "time/tokens_per_second",
                     Curve::Mean,
                 )
@@ -382,7 +382,7 @@ mod tests {
         run(&dirs[1], &config(1e-3), Some(0.8));
         run(&dirs[2], &config(1e-3), None);
         let html = Report::comparing(&dirs).unwrap().html();
-        for told in [
+        for expected in [
             "&lt;fast&gt; has the highest win rate, 80\u{a0}% (95\u{a0}% interval 70 to 90), followed by slow with 55\u{a0}%",
             "The intervals do not overlap.",
             "<td>learning-rate</td><td>0.0001</td><td>0.001</td><td>0.001</td>",
@@ -390,7 +390,7 @@ mod tests {
             "<td>slow</td>",
             ">Length of the responses</text>",
         ] {
-            assert!(html.contains(told), "{told} is not in {html}");
+            assert!(html.contains(expected), "{expected} is not in {html}");
         }
         for absent in [
             "<td>seed",
@@ -404,7 +404,7 @@ mod tests {
         ] {
             assert!(!html.contains(absent), "{absent}");
         }
-        // A colour for each run, in every chart.
+        // Each run has its own colour in every chart.
         for class in ["curve s0", "curve s1", "curve s2"] {
             assert!(html.contains(class), "{class}");
         }
@@ -413,19 +413,19 @@ mod tests {
     }
 
     #[test]
-    fn figures_that_cannot_be_compared_are_warned_of() {
+    fn results_that_cannot_be_compared_give_warnings() {
         let temp = tempfile::tempdir().unwrap();
         let dirs = ["a", "b"].map(|name| temp.path().join(name).join("run"));
         run(&dirs[0], &json!({"judge": "llm", "loss": "dpo", "total_steps": 30}), Some(0.6));
         run(&dirs[1], &json!({"judge": "rule", "loss": "ipo"}), Some(0.6));
         let html = Report::comparing(&dirs).unwrap().html();
-        for told in [
+        for expected in [
             "different judges",
             "different loss functions",
             "a/run is not finished: 20 of 30",
             "no clear difference",
         ] {
-            assert!(html.contains(told), "{told}");
+            assert!(html.contains(expected), "{expected}");
         }
         let missing =
             Report::comparing(&[dirs[0].clone(), temp.path().join("nowhere")]).unwrap_err().to_string();

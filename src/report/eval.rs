@@ -13,7 +13,7 @@ use crate::eval::ensemble::VotesReport;
 use crate::eval::interval::{Interval, Z95};
 use crate::eval::result::{EvalResult, EvaluatedPair, SecondJudge};
 
-/// Pairs of responses that a report shows.
+/// The number of pairs of responses that a report shows.
 const SHOWN: usize = 12;
 
 fn estimate(value: f64, interval: Interval) -> Estimate {
@@ -252,7 +252,7 @@ fn responses(result: &EvalResult) -> Section {
         .table(table)
 }
 
-/// Responses side by side, spread over the prompts.
+/// Some responses of A and B side by side, for evenly spaced prompts.
 fn samples(result: &EvalResult, pairs: &[EvaluatedPair]) -> Section {
     let shown = pairs.len().min(SHOWN);
     (0..shown).map(|i| &pairs[i * pairs.len() / shown]).fold(
@@ -290,7 +290,7 @@ mod tests {
     use crate::judge::queue::Usage;
 
     #[test]
-    fn the_result_comes_first_and_responses_stay_text() {
+    fn the_result_comes_first_and_responses_are_escaped() {
         let attack = "<script>alert(1)</script>";
         let answer = |text: String| EvaluatedAnswer { text, kl: Some(0.5), ..EvaluatedAnswer::default() };
         let pair = |i: usize| EvaluatedPair {

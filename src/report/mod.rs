@@ -1,6 +1,6 @@
-//! Reports: a page that contains its styles, drawings and texts, opens from the file system, in light and dark, on a phone
-//! and on paper, and runs no script. [`Report::of_run`] makes one of a run's folder, finished or not, and
-//! [`Report::comparing`] one of several. A program adds its own sections, or builds a report from nothing:
+//! Reports: HTML pages that contain their styles, drawings and texts and run no script. They open from the file system, in
+//! light and dark mode, on a phone and in print. [`Report::of_run`] reports the run in a folder, finished or not, and
+//! [`Report::comparing`] compares several runs. A program can add its own sections, or build a report from scratch:
 //!
 //! ```
 //! use oaif::unstable::report::{Bars, Estimate, KeyFigure, Report, Sample, Section, Table, Unit};
@@ -18,7 +18,7 @@
 //! assert!(html.contains("80.5\u{a0}%") && !html.contains("://"));
 //! ```
 //!
-//! [`Plot::svg`] and [`Bars::svg`] give single pictures as files.
+//! [`Plot::svg`] and [`Bars::svg`] return single charts as SVG files.
 
 mod bars;
 mod compare;

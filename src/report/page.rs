@@ -1,4 +1,4 @@
-//! The page: its head, its sections, and at its end the terms and the configuration.
+//! The page: its head, its sections, and at the end the terms and the configuration.
 
 use std::path::Path;
 
@@ -10,13 +10,13 @@ use super::terms;
 use crate::error::{Error, Result, size};
 use crate::files;
 
-/// The keys of a configuration that are in bytes.
+/// The prefix of configuration keys whose values are in bytes.
 const MEMORY: &str = "memory.";
-/// In the head of every page.
+/// A tag in the head of every page, by which [`Report::replace`] recognises a report.
 const GENERATOR: &str = "<meta name=\"generator\" content=\"oaif\">";
 const PAGE_STYLE: &str = include_str!("page.css");
 
-/// A report in the making. See the [module](crate::report).
+/// A report to which content is added. See the [module](crate::report).
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     title: String,
@@ -40,18 +40,18 @@ pub struct KeyFigure {
 }
 
 impl KeyFigure {
-    /// A figure with its value as text, unit included.
+    /// A figure with its value as text, including the unit.
     pub fn new(label: impl Into<String>, value: impl Into<String>) -> KeyFigure {
         KeyFigure { label: label.into(), value: value.into(), note: String::new(), main: false }
     }
 
-    /// The line below the value: its interval, or the value that it is compared with.
+    /// Sets the line below the value: its interval, or the value that it is compared with.
     pub fn note(mut self, note: impl Into<String>) -> KeyFigure {
         self.note = note.into();
         self
     }
 
-    /// Shows it big, before the small ones.
+    /// Shows the figure in large type, before the other figures.
     pub fn main(mut self) -> KeyFigure {
         self.main = true;
         self
@@ -75,13 +75,13 @@ impl Report {
         self
     }
 
-    /// Sets the result in one or two sentences, which come first.
+    /// Sets the result: one or two sentences at the top of the page.
     pub fn result(&mut self, result: impl Into<String>) -> &mut Report {
         self.result = result.into();
         self
     }
 
-    /// Sets the sentence about what the page reports, below the result.
+    /// Sets the sentence below the result, which describes the content of the page.
     pub fn lead(&mut self, lead: impl Into<String>) -> &mut Report {
         self.lead = lead.into();
         self
@@ -93,7 +93,7 @@ impl Report {
         self
     }
 
-    /// Adds one of the facts at the head, such as the model.
+    /// Adds a fact at the head, such as the model.
     pub fn fact(&mut self, name: impl Into<String>, value: impl Into<String>) -> &mut Report {
         self.facts.push((name.into(), value.into()));
         self
@@ -105,7 +105,7 @@ impl Report {
         self
     }
 
-    /// Adds a key figure before the others. One of the same label is replaced.
+    /// Adds a key figure before the others. An existing figure with the same label is replaced.
     pub fn figure_first(&mut self, figure: KeyFigure) -> &mut Report {
         self.figures.retain(|other| other.label != figure.label);
         self.figures.insert(0, figure);
@@ -129,25 +129,25 @@ impl Report {
         self
     }
 
-    /// Ends the page with a line about each term of alignment, such as KL, that occurs on it.
+    /// Adds a list to the end of the page, which explains each term of alignment that occurs on it, such as KL.
     pub fn explain_terms(&mut self) -> &mut Report {
         self.terms.get_or_insert_default();
         self
     }
 
-    /// Ends the page with the same, and with a line about this term.
+    /// Like [`Report::explain_terms`], and adds an explanation of this term to the list.
     pub fn term(&mut self, name: impl Into<String>, meaning: impl Into<String>) -> &mut Report {
         self.terms.get_or_insert_default().push((name.into(), meaning.into()));
         self
     }
 
-    /// Sets the configuration, an object, which is folded at the end.
+    /// Sets the configuration, an object, which the end of the page shows folded.
     pub fn configuration(&mut self, configuration: Value) -> &mut Report {
         self.configuration = configuration;
         self
     }
 
-    /// The page.
+    /// The page as HTML.
     pub fn html(&self) -> String {
         let title = escape(&self.title);
         let mut out = format!(
@@ -197,15 +197,15 @@ impl Report {
         out + "</main>\n</body>\n</html>\n"
     }
 
-    /// Writes the page to `path`, whole or not at all.
+    /// Writes the page to `path`, atomically.
     pub fn write(&self, path: &Path) -> Result<()> {
         files::write_atomic(path, self.html().as_bytes())
     }
 
-    /// Writes the page to `path` where there is no file yet, or a page like it.
+    /// Writes the page to `path`. An existing report is replaced.
     ///
     /// # Errors
-    /// [`Error::File`] for another file, [`Error::Io`].
+    /// [`Error::File`] for an existing file that is not a report, [`Error::Io`].
     pub fn replace(&self, path: &Path) -> Result<()> {
         if path.exists() {
             let is_page = path.is_file()
@@ -218,7 +218,7 @@ impl Report {
     }
 }
 
-/// An object's values with their keys; of objects within it, "outer.inner".
+/// Collects the values of an object with their keys; the keys of nested objects are "outer.inner".
 fn flatten(prefix: &str, value: &Value, rows: &mut Vec<(String, String)>) {
     let Some(map) = value.as_object() else { return };
     for (key, value) in map {
@@ -243,7 +243,7 @@ mod tests {
     use crate::report::Sample;
 
     #[test]
-    fn a_page_holds_all_it_needs_and_no_script() {
+    fn a_page_is_self_contained_and_has_no_script() {
         let attack = "<script src=\"http://x/\"></script><img src=x onerror=alert(1)>";
         let mut report = Report::new(attack);
         report.result(attack).lead(attack).warning(attack).fact(attack, attack).term(attack, attack);
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn first_figures_and_sections_come_first() {
+    fn figures_and_sections_that_are_added_first_come_first() {
         let section = |title: &str| Section::new(title).sample(Sample::new("x"));
         let mut report = Report::new("t");
         report.add(section("two")).add(section("three")).add_first(section("one")).add(Section::new("none"));
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_page_is_replaced() {
+    fn only_an_existing_report_is_replaced() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("page.html");
         let report = Report::new("t");

@@ -1,22 +1,23 @@
-//! Curves over a common axis, and what smoothing and thinning make of long ones.
+//! Curves over a common axis, with smoothing and thinning of long curves.
 
 use super::scale::{Axis, Estimate, Unit, usable};
 use super::svg::{COLOURS, Canvas, Entry, WIDTH, text_width};
 
-/// From this many points on, single points are drawn faintly under their running mean.
+/// Noisy series of at least this many points are smoothed: the points are drawn faintly below their running mean.
 const SMOOTH_FROM: usize = 12;
-/// A running mean is drawn at this many places, over as many of its points; a curve as it is, through twice as many.
+/// The largest number of places at which a running mean is drawn, and of its faint points. An unsmoothed curve has at most
+/// twice as many points.
 const VERTICES: usize = 300;
-/// Places that show their values under the pointer.
+/// The number of places that show their values under the pointer.
 const HINTS: usize = 40;
 /// Height of a plot.
 const HEIGHT: f64 = 236.0;
 
-/// Pixels between two arrows at one edge.
+/// The smallest distance in pixels between two arrows at an edge.
 const ARROWS: f64 = 6.0;
 
-/// The number of points of each running mean over a series of `n`: odd, about 1.5 √n; 1 in a short series, which is not
-/// smoothed.
+/// The number of points that a running mean over a series of `n` points averages: odd, about 1.5 √n; 1 for a short series,
+/// which is not smoothed.
 pub fn smoothing_window(n: usize) -> usize {
     if n < SMOOTH_FROM { 1 } else { (1.5 * (n as f64).sqrt()) as usize | 1 }
 }
@@ -33,13 +34,13 @@ pub struct Series {
 }
 
 impl Series {
-    /// A curve through the points (x, y). Where y is not finite, the curve has a gap.
+    /// A curve through the points (x, y), with a gap where y is not finite.
     pub fn line(name: impl Into<String>, points: impl IntoIterator<Item = (f64, f64)>) -> Series {
         Series::band(name, points.into_iter().map(|(x, y)| (x, y.into())))
     }
 
-    /// Single measurements of something noisy: a running mean over [`smoothing_window`] points, the points faint. A
-    /// y that is not finite is left out.
+    /// Noisy measurements: a running mean over [`smoothing_window`] points, with the points drawn faintly. Points whose y
+    /// is not finite are left out.
     pub fn noisy(name: impl Into<String>, points: impl IntoIterator<Item = (f64, f64)>) -> Series {
         let mut series = Series::line(name, points);
         series.points.retain(|(_, y)| usable(y.value));
@@ -47,25 +48,25 @@ impl Series {
         series
     }
 
-    /// A curve through the points (x, estimate), in a band from interval to interval.
+    /// A curve through the points (x, estimate), with a band that covers their intervals.
     pub fn band(name: impl Into<String>, points: impl IntoIterator<Item = (f64, Estimate)>) -> Series {
         let points = points.into_iter().filter(|(x, _)| usable(*x)).collect();
         Series { name: name.into(), points, noisy: false, dots: true, dashed: false, colour: None }
     }
 
-    /// Leaves the single points of a noisy series out: the running mean alone, where several series overlap.
+    /// Draws only the running mean of a noisy series, without its points: for series that overlap.
     pub fn without_points(mut self) -> Series {
         self.dots = false;
         self
     }
 
-    /// Dashes: the second of two kinds, such as offline beside online.
+    /// Draws a dashed curve, to distinguish the second of two kinds, such as offline from online.
     pub fn dashed(mut self) -> Series {
         self.dashed = true;
         self
     }
 
-    /// The colour of the plot's series number `n`, from 0, rather than its own number's.
+    /// Uses the colour of series number `n` of the plot (counted from 0) instead of that of its own number.
     pub fn colour(mut self, n: usize) -> Series {
         self.colour = Some(n);
         self
@@ -76,14 +77,14 @@ impl Series {
         !self.points.iter().any(|(_, y)| usable(y.value))
     }
 
-    /// The points of the strong curve.
+    /// The points of the curve that is drawn strongly: of the running mean, if the series is smoothed.
     fn curve(&self) -> Vec<(f64, f64)> {
         let values: Vec<(f64, f64)> = self.points.iter().map(|(x, y)| (*x, y.value)).collect();
         if self.noisy { running_mean(&values) } else { thinned(&values) }
     }
 
-    /// The values that the y axis covers. Of many noisy points it covers the outermost hundredths only where they are near
-    /// the others, so that a spike does not flatten the rest. What is beyond the axis is marked by an arrow.
+    /// The values that the y axis must cover. The outermost hundredths of noisy points are covered only if they are near
+    /// the others, so that a spike does not flatten the rest. Points beyond the axis are marked by arrows.
     fn extent(&self) -> Vec<f64> {
         if self.noisy {
             let mut values: Vec<f64> = match self.dots {
@@ -106,13 +107,13 @@ impl Series {
     }
 }
 
-/// `count` indices from 0 to `n` - 1, evenly; all where there are no more.
+/// `count` evenly spaced indices from 0 to `n` - 1, or all of them if there are fewer.
 fn evenly(n: usize, count: usize) -> impl Iterator<Item = usize> {
     let count = count.min(n);
     (0..count).map(move |i| i * (n - 1) / (count - 1).max(1))
 }
 
-/// Means over a window around [`VERTICES`] of the points; at the ends, over what there is of it.
+/// Means over windows around [`VERTICES`] of the points. At the ends, the windows are shorter.
 fn running_mean(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let half = smoothing_window(points.len()) / 2;
     let at = |centre: usize| {
@@ -122,7 +123,7 @@ fn running_mean(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     evenly(points.len(), VERTICES).map(at).collect()
 }
 
-/// At most twice [`VERTICES`] of the points: the lowest and the highest of every stretch, so that spikes stay.
+/// At most twice [`VERTICES`] of the points: the lowest and the highest of every stretch, so that spikes remain visible.
 fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     if points.len() <= 2 * VERTICES {
         return points.to_vec();
@@ -161,7 +162,7 @@ pub struct Plot {
 }
 
 impl Plot {
-    /// A plot without a curve yet.
+    /// A plot without curves.
     pub fn new(title: impl Into<String>) -> Plot {
         Plot {
             title: title.into(),
@@ -175,31 +176,31 @@ impl Plot {
         }
     }
 
-    /// The labels of the axes, with their units: x under its axis, y under the title.
+    /// Sets the labels of the axes, with their units: x below its axis, y below the title.
     pub fn labels(mut self, x: impl Into<String>, y: impl Into<String>) -> Plot {
         (self.x_label, self.y_label) = (x.into(), y.into());
         self
     }
 
-    /// The unit of y.
+    /// Sets the unit of y.
     pub fn unit(mut self, unit: Unit) -> Plot {
         self.unit = unit;
         self
     }
 
-    /// Marks a height, such as chance or no change.
+    /// Draws a horizontal line at a notable value, such as chance or no change.
     pub fn level(mut self, y: f64) -> Plot {
         self.level = Some(y);
         self
     }
 
-    /// Lets y begin at 0.
+    /// Makes the y axis begin at 0 or below.
     pub fn from_zero(mut self) -> Plot {
         self.zero = true;
         self
     }
 
-    /// Lets the x axis cover the steps `first` to `last`, with ticks at whole numbers: plots beside each other get the same
+    /// Makes the x axis cover the steps `first` to `last`, with ticks at whole numbers, so that several plots have the same
     /// axis.
     pub fn over(mut self, first: f64, last: f64) -> Plot {
         self.covered = vec![first, last];
@@ -219,12 +220,12 @@ impl Plot {
         self.series.is_empty()
     }
 
-    /// The plot as an `.svg` file's content, with styles for light and dark.
+    /// The content of an `.svg` file, with styles for light and dark mode.
     pub fn svg(&self) -> String {
         self.draw(true)
     }
 
-    /// As a file, or as a part of a page, where it shows values under the pointer.
+    /// Draws the plot as a file of its own (`alone`), or as part of a page, where it shows values under the pointer.
     pub(super) fn draw(&self, alone: bool) -> String {
         let mut canvas = Canvas::default();
         let colour = |i: usize, series: &Series| series.colour.unwrap_or(i) % COLOURS;
@@ -262,7 +263,7 @@ impl Plot {
         }
         for tick in x.ticks() {
             let (at, label) = (place(tick, y.low).0, x.label(tick));
-            // The outermost label stays inside the picture.
+            // The last label must not extend beyond the picture.
             let half = text_width(&label, 11.0) / 2.0;
             let end = at + half > WIDTH;
             canvas.line("axis", (at, bottom), (at, bottom + 4.0));
@@ -282,7 +283,7 @@ impl Plot {
                 for (px, py) in evenly(series.points.len(), VERTICES).map(|i| &series.points[i]) {
                     if series.dots && y.beyond(py.value) == 0 {
                         let (at, height) = place(*px, py.value);
-                        // A stroke without length is a dot.
+                        // A stroke of length 0 is drawn as a dot.
                         dots += &format!("M{at:.1} {height:.1}h0");
                     }
                 }
@@ -320,7 +321,7 @@ impl Plot {
             for stretch in curve.split(|(_, y)| !usable(*y)) {
                 let stretch: Vec<(f64, f64)> = stretch.iter().map(|(px, py)| place(*px, *py)).collect();
                 canvas.path(&format!("curve s{colour}{dashed}"), &path(&stretch));
-                // Few points are shown as such; a single one would not be seen otherwise.
+                // A short curve shows its points; a single point would not be visible otherwise.
                 if !series.noisy && (curve.len() <= 20 || stretch.len() == 1) {
                     let dots: String = stretch.iter().map(|(x, y)| format!("M{x:.1} {y:.1}h0")).collect();
                     canvas.path(&format!("mark s{colour}"), &dots);
@@ -333,7 +334,7 @@ impl Plot {
         canvas.finish(HEIGHT, &self.title, alone)
     }
 
-    /// Strips that show the curves' values at their place under the pointer.
+    /// Adds invisible strips that show the values of the curves under the pointer.
     fn hints(
         &self,
         canvas: &mut Canvas,
@@ -391,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_finite_is_a_gap_in_a_line_and_nothing_in_a_mean() {
+    fn values_that_are_not_finite_are_gaps_in_a_line_and_left_out_of_a_mean() {
         let points =
             [(0.0, 1.0), (1.0, 2.0), (2.0, f64::NAN), (3.0, 2.0), (4.0, f64::INFINITY), (f64::NAN, 0.0)];
         let svg = Plot::new("t").series(Series::line("a", points)).svg();
@@ -406,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn a_running_mean_is_that_of_its_window() {
+    fn a_running_mean_averages_its_window() {
         let ramp: Vec<(f64, f64)> = (0..60).map(|i| (i as f64, i as f64)).collect();
         let mean = running_mean(&ramp);
         assert_eq!([11, 12, 60, 10_000].map(smoothing_window), [1, 5, 11, 151]);
@@ -438,7 +439,7 @@ mod tests {
         points[3].1 = 7.4;
         assert_eq!(Series::noisy("a", points.clone()).extent(), [0.0, 7.4]);
         points[3].1 = 1e9;
-        // Of few points none is an outlier.
+        // A short series is not smoothed and has no outliers.
         assert_eq!(Series::noisy("a", points[..50].to_vec()).extent(), [0.0, 1e9]);
     }
 

@@ -1,4 +1,4 @@
-//! The report of a training run, made of its folder.
+//! The report of a training run, made from its folder.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use crate::files;
 use crate::train::health;
 use crate::train::run_dir::{EVAL_SAMPLES, METRICS, PAIRS, RUN};
 
-/// Below this share of responses that ended by themselves, the page warns.
+/// If a smaller share of the responses ended by themselves, the page has a warning.
 const FEW_ENDED: f64 = 0.05;
 
 impl Report {
@@ -21,7 +21,7 @@ impl Report {
     /// `eval_samples.jsonl`. Metrics that the run does not have, and lines cut off by a crash, are left out.
     ///
     /// # Errors
-    /// [`Error::File`] where there is no run, [`Error::Io`].
+    /// [`Error::File`] for a folder without a run, [`Error::Io`].
     pub fn of_run(dir: &Path) -> Result<Report> {
         Ok(Run::open(dir)?.report())
     }
@@ -121,11 +121,11 @@ impl Run {
         report
     }
 
-    /// The warnings that `run.json` does not have, because the run has not ended or was not long enough.
+    /// The warnings that `run.json` lacks, because the run has not ended or was too short.
     fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         let follows = self.config["sync-ref-model"] == true;
-        if !follows && let Some(text) = health::unmoved(&self.metrics.values("objective/kl")) {
+        if !follows && let Some(text) = health::unchanged_policy(&self.metrics.values("objective/kl")) {
             warnings.push(text);
         }
         let ended = self.metrics.ends("val/contain_eos_token").map_or(f64::NAN, |(_, ended)| ended);
@@ -142,15 +142,15 @@ impl Run {
         }
         let known: Vec<&str> =
             self.config["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-        // Warnings of one kind begin alike, and differ from their first number on.
+        // Warnings of the same kind have the same text before their first number.
         let kind =
             |text: &str| text.split(|c: char| c.is_ascii_digit()).next().unwrap_or_default().to_owned();
-        let endless = kind(&health::endless(usize::MAX, 0, 1).unwrap_or_default());
-        let told = |text: &str| {
+        let endless = kind(&health::unending_responses(usize::MAX, 0, 1).unwrap_or_default());
+        let is_known = |text: &str| {
             let beginning = if text.contains("--max-new-tokens") { endless.clone() } else { kind(text) };
             known.iter().any(|known| kind(known) == beginning)
         };
-        warnings.retain(|text| !told(text));
+        warnings.retain(|text| !is_known(text));
         warnings
     }
 
@@ -173,7 +173,7 @@ impl Run {
         }
     }
 
-    /// A configured value as text; `None` where it is absent, null or empty.
+    /// A configured value as text; `None` if it is absent, null or empty.
     pub(super) fn configured(&self, key: &str) -> Option<String> {
         match &self.config[key] {
             Value::String(text) => Some(text.clone()),
@@ -256,7 +256,7 @@ impl Run {
         fact("oaif", self.configured("oaif_version"));
     }
 
-    /// Whether it is trained on scores by policy gradients, whose loss is around 0 at any score.
+    /// Whether the run is trained on scores by policy gradients, whose loss stays around 0 whatever the scores are.
     pub(super) fn learns_from_scores(&self) -> bool {
         self.metrics.last("reward").is_some()
     }
@@ -318,7 +318,7 @@ mod tests {
             (PAIRS, lines((1..=20).map(pair))),
         ])
         .unwrap();
-        for told in [
+        for expected in [
             "<h1>small, aligned online by SLiC</h1>",
             "<dd>llm, judge</dd>",
             "<dd>SLiC, β 0.002</dd>",
@@ -332,7 +332,7 @@ mod tests {
             "<dt>order flip</dt>",
             "<tr><th>dataset</th><td>x/prompts.jsonl</td></tr>",
         ] {
-            assert!(html.contains(told), "{told}");
+            assert!(html.contains(expected), "{expected}");
         }
         for absent in [
             "Not finished",
@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unfinished_run_and_torn_lines_are_no_obstacle() {
+    fn an_unfinished_run_with_incomplete_lines_is_reported() {
         let torn = lines([step(1), step(2)]) + "{\"step\":3,\"loss\":0.";
         let junk = format!("not json\n[1]\n{}\u{0}\n", torn);
         let config = json!({"total_steps": 10});
@@ -397,9 +397,9 @@ mod tests {
             report(&[(METRICS, lines([timed(1, 15_000.0), timed(2, 1000.0), timed(3, 1000.0)]))]).unwrap();
         assert!(html.contains("The first step, which"), "{html}");
         assert!(!html.contains(">15<") && !html.contains("5.67"), "{html}");
-        // A run of one step has nothing else to show, and a resumed one did not compile in the step that is first here.
+        // A run of one step has no other step to show, and the first step here of a resumed run did not compile the kernels.
         let one = report(&[(METRICS, lines([timed(1, 15_000.0)]))]).unwrap();
-        assert!(one.contains("Where it goes") && !one.contains("The first step, which"), "{one}");
+        assert!(one.contains("Time by phase") && !one.contains("The first step, which"), "{one}");
     }
 
     #[test]
@@ -409,8 +409,8 @@ mod tests {
             "memory": {"total": 2_576_980_378u64, "bytes": {"weights": 1_073_741_824u64}},
         });
         let html = report(&[(RUN, config.to_string())]).unwrap();
-        for told in ["<th>memory.total</th><td>2.4 GiB<", "<th>memory.bytes.weights</th><td>1.0 GiB<"] {
-            assert!(html.contains(told), "{told} is not in {html}");
+        for expected in ["<th>memory.total</th><td>2.4 GiB<", "<th>memory.bytes.weights</th><td>1.0 GiB<"] {
+            assert!(html.contains(expected), "{expected} is not in {html}");
         }
     }
 
@@ -468,14 +468,17 @@ mod tests {
             without.contains("None of the responses") && without.contains("at --max-new-tokens 24"),
             "{without}"
         );
-        let known = [health::unmoved(&[0.002; 20]).unwrap(), health::endless(640, 0, 24).unwrap()];
+        let known = [
+            health::unchanged_policy(&[0.002; 20]).unwrap(),
+            health::unending_responses(640, 0, 24).unwrap(),
+        ];
         let with = html(&known);
         assert_eq!(with.matches("class=\"warning\"").count(), 2, "{with}");
         assert!(with.contains("0.0020") && !with.contains("is 0.0010"), "{with}");
     }
 
     #[test]
-    fn what_a_model_wrote_stays_text() {
+    fn responses_are_escaped() {
         let attack = "</p><script>alert(1)</script>";
         let row = json!({"step": 1, "prompt": attack, "response_1": attack, "response_2": attack, "verdict": attack, "skipped": attack});
         let config = json!({"model": attack, "dataset": attack, "judge": attack, "loss": attack, "judge-template": attack});

@@ -1,4 +1,4 @@
-//! What the logs of a training run hold: its metrics by column, its pairs counted and sampled.
+//! The logs of a training run: metrics by column, and counts and a sample of the pairs.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::judge::orders_disagree;
 use crate::train::run_dir::METRICS;
 
-/// Judged pairs that a report shows.
+/// The number of judged pairs that a report shows.
 const SHOWN: usize = 12;
 
 /// Calls `each` for the objects in the lines of `path` and skips other lines; returns whether the file exists.
@@ -37,7 +37,7 @@ pub(super) fn for_each_row(path: &Path, mut each: impl FnMut(Value)) -> Result<b
 pub struct RunEnds(Metrics);
 
 impl RunEnds {
-    /// Of the run in the folder `dir`.
+    /// Reads the metrics of the run in the folder `dir`.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -47,18 +47,18 @@ impl RunEnds {
         Ok(RunEnds(metrics))
     }
 
-    /// The last value of a metric; `None` where the run does not have it.
+    /// The last value of a metric; `None` if the run does not have it.
     pub fn last(&self, metric: &str) -> Option<f64> {
         self.0.last(metric)
     }
 
-    /// The means of a metric over the first and the last tenth; `None` where the run does not have it.
+    /// The means of a metric over the first and the last tenth of the steps; `None` if the run does not have it.
     pub fn of(&self, metric: &str) -> Option<(f64, f64)> {
         self.0.ends(metric)
     }
 }
 
-/// The numbers of `metrics.jsonl`, by column; NaN where a step has none.
+/// The numbers in `metrics.jsonl` by column; NaN for a step without the metric.
 #[derive(Default)]
 pub(super) struct Metrics {
     pub(super) steps: Vec<f64>,
@@ -88,7 +88,7 @@ impl Metrics {
         self.column(name).filter(|v| v.is_finite()).collect()
     }
 
-    /// All but the run's first step, where there are others.
+    /// The metrics without the run's first step, unless it is the only one.
     pub(super) fn without_first(&self) -> Metrics {
         let from = usize::from(self.steps.len() > 1 && self.steps[0] == 1.0);
         let columns = self.columns.iter().map(|(name, values)| {
@@ -115,7 +115,7 @@ impl Metrics {
     }
 }
 
-/// `pairs.jsonl`: counts of all rows, and some of the rows, evenly.
+/// `pairs.jsonl`: counts of all rows, and some evenly spaced rows.
 #[derive(Default)]
 pub(super) struct Pairs {
     pub(super) total: usize,
@@ -124,9 +124,9 @@ pub(super) struct Pairs {
     tie: usize,
     invalid: usize,
     identical: usize,
-    /// Responses with a rating of their own: such a run has no pairs.
+    /// Responses that were rated one by one; such a run has no pairs.
     pub(super) rated: usize,
-    /// Pairs that the judge saw in both orders, and those of them whose orders disagree.
+    /// Pairs that were judged in both orders, and those of them whose orders disagree.
     pub(super) both_orders: usize,
     pub(super) flipped: usize,
     kept: Vec<Value>,
@@ -153,7 +153,7 @@ impl Pairs {
         if self.total.is_multiple_of(self.stride) {
             self.kept.push(row);
             if self.kept.len() == 4 * SHOWN {
-                // Every other one: those that lie at multiples of twice the stride.
+                // Keeps every other row, which are the rows at multiples of twice the stride.
                 let mut even = false;
                 self.kept.retain(|_| {
                     even = !even;
@@ -165,7 +165,7 @@ impl Pairs {
         self.total += 1;
     }
 
-    /// Rows from the first to the last, evenly.
+    /// Evenly spaced rows, including the first and the last that were kept.
     pub(super) fn sample(&self) -> impl Iterator<Item = &Value> {
         let count = self.kept.len().min(SHOWN);
         (0..count).map(move |i| &self.kept[i * (self.kept.len() - 1) / (count - 1).max(1)])
@@ -192,21 +192,21 @@ impl Pairs {
         }
         let flips = match self.both_orders {
             0 => String::new(),
-            asked => format!(
-                " The judge saw the pairs in both orders and preferred the same position twice in {} of them.",
-                share(self.flipped, asked)
+            judged => format!(
+                " The pairs were judged in both orders; in {} of them the judge preferred the same position both times.",
+                share(self.flipped, judged)
             ),
         };
         format!("{}.{flips}", parts.join(", "))
     }
 }
 
-/// The probabilities for response 1, where the judge saw both orders.
+/// The probabilities for response 1 in each order, if both orders were judged.
 fn orders(row: &Value) -> Option<(f64, f64)> {
     row["p_12"].as_f64().zip(row["p_21"].as_f64())
 }
 
-/// Whether a row is one response and its rating, not a pair.
+/// Whether a row is a single response with its rating instead of a pair.
 fn is_rating(row: &Value) -> bool {
     row.get("response").is_some()
 }
@@ -323,7 +323,8 @@ mod tests {
         pairs.push(json!({"verdict": "invalid", "p_12": null, "p_21": null, "skipped": "broken"}));
         pairs.push(json!({"skipped": "identical responses"}));
         let expected = "6 pairs, 3 with a preference (66.7 % for response 1), 1 tied, 1 unusable, 1 identical and not \
-                        judged. The judge saw the pairs in both orders and preferred the same position twice in 50.0 % of them.";
+                        judged. The pairs were judged in both orders; in 50.0 % of them the judge preferred the same position \
+                        both times.";
         assert_eq!(pairs.summary(), expected);
     }
 }

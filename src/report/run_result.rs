@@ -4,9 +4,9 @@ use super::page::{KeyFigure, Report};
 use super::run::{Kind, Run};
 use super::scale::{Estimate, Unit, alike, number};
 
-/// Below this difference in length, responses are as long as others.
+/// Lengths that differ by less than this share are called equal.
 const SAME_LENGTH: f64 = 0.01;
-/// From this factor on, a length is written as a factor.
+/// From this factor on, a length is written as "2.5 times as long" instead of in per cent.
 const MUCH_LONGER: f64 = 2.0;
 
 /// The last win rate of a run on held-out prompts.
@@ -16,21 +16,21 @@ pub(super) struct WinRate {
     pub(super) prompts: f64,
 }
 
-/// A value, and the one that it is compared with.
+/// A value and the earlier value that it is compared with.
 pub(super) struct Change {
     pub(super) last: f64,
-    /// Of the starting model, or the first steps; `None` in a run of one step.
+    /// The value of the starting model or of the first steps; `None` for a run of one step.
     pub(super) first: Option<f64>,
     /// Whether it was measured on held-out rows.
     pub(super) held_out: bool,
 }
 
-/// "26 % longer", from the mean lengths before and after; `None` where these cannot be compared.
+/// The change of a mean length in words, such as "26 % longer"; `None` if the lengths cannot be compared.
 pub fn length_change(before: f64, after: f64) -> Option<String> {
     length_compared(before, after, None)
 }
 
-/// The same, as "26 % longer than in the first steps" where `with` says with what it is compared.
+/// The same with the object of the comparison, if `with` names it: "26 % longer than in the first steps".
 fn length_compared(before: f64, after: f64, with: Option<&str>) -> Option<String> {
     let factor = after / before;
     let [as_with, than_with] =
@@ -46,19 +46,19 @@ fn length_compared(before: f64, after: f64, with: Option<&str>) -> Option<String
     }
 }
 
-/// "2.4 nats away (KL)".
+/// A KL divergence in words: "2.4 nats away (KL)".
 fn distance(kl: f64, from: &str) -> String {
     let digits = if kl.abs() < 0.1 { 3 } else { 1 };
     format!("{kl:.digits$} nats away{from} (KL)").replace("-0.000", "0.000").replace('-', "−")
 }
 
-/// "92 % (95 % interval 88 to 95)".
+/// A win rate with its interval: "92 % (95 % interval 88 to 95)".
 pub fn rate_in_words(rate: Estimate) -> String {
     let [value, low, high] = [rate.value, rate.low, rate.high].map(|share| format!("{:.0}", 100.0 * share));
     format!("{value} % (95 % interval {low} to {high})")
 }
 
-/// A second sentence where a win rate is no clear change.
+/// A second sentence, for a win rate whose interval contains 50 %; otherwise empty.
 pub fn unclear(rate: Estimate) -> &'static str {
     match rate.low <= 0.5 && rate.high >= 0.5 {
         true => " The interval contains 50 %: this is no clear change.",
@@ -72,7 +72,7 @@ impl Run {
         self.metrics.last("step").unwrap_or(0.0)
     }
 
-    /// The steps done and all steps, of a run that is not finished.
+    /// The number of steps done and of all steps, if the run is not finished.
     pub(super) fn unfinished(&self) -> Option<(f64, f64)> {
         let done = self.done();
         self.config["total_steps"].as_f64().filter(|total| *total > done).map(|total| (done, total))
@@ -86,7 +86,7 @@ impl Run {
         Some(WinRate { step, rate, prompts: m.last("eval/prompts")? })
     }
 
-    /// A metric in the last tenth of the steps, beside the first tenth.
+    /// The means of a metric over the last and the first tenth of the steps.
     pub(super) fn change(&self, metric: &str) -> Option<Change> {
         let (first, last) = self.metrics.ends(metric)?;
         Some(Change { last, first: (self.metrics.steps.len() > 1).then_some(first), held_out: false })
@@ -101,7 +101,7 @@ impl Run {
         }
     }
 
-    /// The KL divergence of the policy from the reference model, where responses are the policy's own.
+    /// The KL divergence of the policy from the reference model, if the policy sampled the responses.
     pub(super) fn distance(&self) -> Option<Change> {
         if self.kind() != Kind::Align {
             return None;
@@ -120,7 +120,7 @@ impl Run {
         }
     }
 
-    /// The loss, on held-out pairs where there are any.
+    /// The loss, on held-out pairs if the run has any.
     pub(super) fn loss_change(&self) -> Option<Change> {
         match self.metrics.last("eval/loss") {
             Some(last) => Some(Change { last, first: None, held_out: true }),
@@ -168,7 +168,7 @@ impl Run {
                 }
             },
             Kind::Sft => {
-                let loss = self.change("loss").map(|change| told(&change, " nats a token"));
+                let loss = self.change("loss").map(|change| value_with_first(&change, " nats per token"));
                 format!("{} the loss is {}.", after(done), loss.unwrap_or_else(|| "unknown".into()))
             }
             kind @ (Kind::Dpo | Kind::Reward) => {
@@ -176,7 +176,7 @@ impl Run {
                     Kind::Dpo => "the policy gives the chosen response the higher reward",
                     _ => "the model gives the chosen response the higher score",
                 };
-                let loss = self.loss_change().map(|change| told(&change, ""));
+                let loss = self.loss_change().map(|change| value_with_first(&change, ""));
                 let loss = loss.map(|loss| format!("the loss is {loss}"));
                 match self.accuracy() {
                     Some(Change { last, held_out: true, .. }) => format!(
@@ -188,7 +188,10 @@ impl Run {
                     ),
                     accuracy => {
                         let accuracy = accuracy.map(|change| {
-                            format!("{who} in {} of the pairs that it is trained on", told_as_share(&change))
+                            format!(
+                                "{who} in {} of the pairs that it is trained on",
+                                share_with_first(&change)
+                            )
                         });
                         let parts: Vec<String> = accuracy.into_iter().chain(loss).collect();
                         format!(
@@ -219,14 +222,14 @@ impl Run {
 
     fn score_in_words(&self) -> Option<String> {
         let score = self.change("reward")?;
-        Some(format!("The mean score of a response is {}", told(&score, "")))
+        Some(format!("The mean score of a response is {}", value_with_first(&score, "")))
     }
 
     fn accuracy_in_words(&self) -> Option<String> {
         let accuracy = self.change("rewards/accuracies")?;
         Some(format!(
             "The policy gives the chosen response the higher reward in {} of the judged pairs",
-            told_as_share(&accuracy)
+            share_with_first(&accuracy)
         ))
     }
 
@@ -316,8 +319,8 @@ impl Run {
     }
 }
 
-/// "0.553 (0.693 in the first steps)".
-fn told(change: &Change, unit: &str) -> String {
+/// A value with the one of the first steps: "0.553 (0.693 in the first steps)".
+fn value_with_first(change: &Change, unit: &str) -> String {
     match change.first {
         None => format!("{}{unit}", alike([change.last])[0]),
         Some(first) => {
@@ -327,8 +330,8 @@ fn told(change: &Change, unit: &str) -> String {
     }
 }
 
-/// "71 % (52 % in the first steps)".
-fn told_as_share(change: &Change) -> String {
+/// A share with the one of the first steps: "71 % (52 % in the first steps)".
+fn share_with_first(change: &Change) -> String {
     let percent = |share: f64| format!("{:.0} %", 100.0 * share);
     match change.first {
         None => percent(change.last),
@@ -350,17 +353,17 @@ mod tests {
     }
 
     #[test]
-    fn an_evaluated_run_is_told_by_its_win_rate() {
+    fn the_result_of_an_evaluated_run_is_its_win_rate() {
         let row = |step: usize, rate: f64| {
             json!({
                 "step": step, "eval/win_rate": rate, "eval/win_rate_low": rate - 0.04, "eval/win_rate_high": rate + 0.03,
                 "eval/prompts": 200, "eval/kl": 2.41, "eval/mean_length": 12.6, "eval/starting_length": 10.0,
             })
         };
-        let told = sentence(json!({"command": "align"}), &[row(60, 0.7), row(120, 0.92)]);
+        let text = sentence(json!({"command": "align"}), &[row(60, 0.7), row(120, 0.92)]);
         let expected = "After 120 steps the policy wins 92 % (95 % interval 88 to 95) of 200 held-out prompts against the \
                         starting model; its responses are 26 % longer and 2.4 nats away (KL).";
-        assert_eq!(told, expected);
+        assert_eq!(text, expected);
         let unclear = sentence(json!({"command": "align"}), &[row(60, 0.52), json!({"step": 61})]);
         assert!(
             unclear.starts_with("After 60 steps") && unclear.ends_with("this is no clear change."),
@@ -369,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_without_an_evaluation_is_told_by_what_is_known() {
+    fn the_result_of_a_run_without_evaluation_is_its_training_metrics() {
         let row = |step: usize| {
             json!({
                 "step": step, "loss": 0.7 - 0.05 * step as f64, "rewards/accuracies": 0.5 + 0.1 * step as f64,
@@ -392,7 +395,7 @@ mod tests {
             ),
             (
                 json!({"command": "sft"}),
-                "After 2 steps the loss is 0.600 nats a token (0.650 in the first steps).",
+                "After 2 steps the loss is 0.600 nats per token (0.650 in the first steps).",
             ),
         ] {
             assert_eq!(sentence(config, &rows), expected);
@@ -416,9 +419,9 @@ mod tests {
 
     #[test]
     fn lengths_are_compared_in_words() {
-        let told = |after: f64| length_change(10.0, after).unwrap();
+        let change = |after: f64| length_change(10.0, after).unwrap();
         assert_eq!(
-            [10.05, 12.6, 8.0, 25.0].map(told),
+            [10.05, 12.6, 8.0, 25.0].map(change),
             ["equally long", "26 % longer", "20 % shorter", "2.5 times as long"]
         );
         assert_eq!(length_change(0.0, 3.0), None);

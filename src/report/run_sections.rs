@@ -6,7 +6,7 @@ use super::run::{Kind, Run};
 use super::scale::{Estimate, Unit, number};
 use super::section::Section;
 
-/// The phases of a step, in order: the metric `time/…_ms` and what it is.
+/// The phases of a step in order: the middle of the metric's name (`time/…_ms`), and the displayed name.
 const PHASES: [(&str, &str); 6] = [
     ("sampling", "sampling"),
     ("judging", "judging"),
@@ -35,7 +35,7 @@ impl Run {
     }
 
     pub(super) fn learning(&self) -> Section {
-        let loss = if self.kind() == Kind::Sft { "nats a token" } else { "mean over the pairs" };
+        let loss = if self.kind() == Kind::Sft { "nats per token" } else { "mean over the pairs" };
         let window = smoothing_window(self.metrics.steps.len());
         let mut text = "The figures at the top are means over the last tenth of the steps; \"in the first steps\" is the \
                         mean over the first tenth."
@@ -93,7 +93,7 @@ impl Run {
             .filter(|(_, value)| value.is_finite())
     }
 
-    /// The value of a metric of the held-out prompts before the first step, where the policy is the starting model.
+    /// The value of a metric on held-out prompts before the first step, when the policy is the starting model.
     pub(super) fn before_training(&self, metric: &str) -> Option<f64> {
         match metric {
             "eval/win_rate" => Some(0.5),
@@ -103,7 +103,7 @@ impl Run {
         }
     }
 
-    /// A metric of the steps that have it.
+    /// The curve of a metric over the steps that have it.
     fn known(&self, label: &str, name: &str) -> Series {
         Series::line(label, self.evaluated(name))
     }
@@ -157,7 +157,7 @@ impl Run {
 
     pub(super) fn responses(&self) -> Section {
         let section = Section::new("Responses");
-        // Given responses do not change.
+        // Offline responses come from the dataset, so training does not change them.
         if self.kind() != Kind::Align {
             return section;
         }
@@ -172,7 +172,7 @@ impl Run {
         let m = &self.metrics;
         let share = |part: &str| {
             let both = m.column(part).zip(m.column("judge/judged")).zip(m.column("judge/identical"));
-            // Identical pairs are not among the judged.
+            // Pairs of identical responses are not judged, so `judge/judged` does not include them.
             let identical = part == "judge/identical";
             both.map(move |((part, judged), same)| part / if identical { judged + same } else { judged })
                 .collect::<Vec<f64>>()
@@ -201,7 +201,7 @@ impl Run {
             .plot(flips.unit(Unit::Share).from_zero())
             .plot(unusable)
             .plot(first.unit(Unit::Share).level(0.5));
-        // Of ratings it is their mean.
+        // With ratings, this metric is their mean.
         if self.learns_from_scores() { section } else { section.plot(certainty.level(0.5)) }
     }
 
@@ -222,9 +222,9 @@ impl Run {
         let seconds = m.column("time/step_ms").map(|ms| ms * 1e-3);
         let step = self.plot("Time of a step", "seconds").series(m.curve("time", seconds)).from_zero();
         let speed = m.curve("Speed", m.column("time/tokens_per_second"));
-        let speed = self.plot("Speed", "tokens a second, sampled and trained on").series(speed);
+        let speed = self.plot("Speed", "tokens per second, sampled and trained on").series(speed);
         let phases = PHASES.iter().fold(
-            Bars::new("Where it goes").label("seconds a step: mean, 10th to 90th percentile"),
+            Bars::new("Time by phase").label("seconds per step: mean, 10th to 90th percentile"),
             |bars, (phase, name)| {
                 let mut times = m.values(&format!("time/{phase}_ms"));
                 if times.is_empty() {

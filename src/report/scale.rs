@@ -1,11 +1,11 @@
-//! Numbers: round axes, labels, and the estimates that are drawn on them.
+//! Axes with round ticks, number formats, and estimates with intervals.
 
 use crate::eval::wilson_interval;
 
-/// A value and the ends of its interval; a value without an interval is its own.
+/// A value and the ends of its interval. Without an interval, both ends equal the value.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Estimate {
-    /// The value. One that is not finite is drawn as missing.
+    /// The value. If it is not finite, it is drawn as missing.
     pub value: f64,
     /// The interval's lower end.
     pub low: f64,
@@ -25,7 +25,7 @@ impl Estimate {
         Estimate { value: wins as f64 / trials as f64, low, high }
     }
 
-    /// The interval in words, with the unit once: "88.0 to 95.2 %".
+    /// The interval as text, with one unit: "88.0 to 95.2 %".
     pub fn interval(&self, unit: Unit) -> String {
         let low = unit.format(self.low);
         format!("{} to {}", low.trim_end_matches(" %"), unit.format(self.high))
@@ -44,10 +44,10 @@ impl From<f64> for Estimate {
     }
 }
 
-/// How values are written.
+/// The unit of values, which determines how they are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Unit {
-    /// As they are.
+    /// Plain numbers.
     #[default]
     Plain,
     /// Shares of 1, in per cent.
@@ -55,7 +55,7 @@ pub enum Unit {
 }
 
 impl Unit {
-    /// `value` for a reader: three significant digits, or a decimal of a per cent; a dash for what is not finite.
+    /// Formats a value: three significant digits, or per cent with one decimal; a dash if the value is not finite.
     pub fn format(self, value: f64) -> String {
         match self {
             _ if !usable(value) => "–".into(),
@@ -70,7 +70,7 @@ pub(super) fn usable(value: f64) -> bool {
     value.abs() < 1e300
 }
 
-/// Three significant digits: 0.633, 12.5, 440,348, 5e-7.
+/// Formats a number with three significant digits, or all digits of its whole part: 0.633, 12.5, 440,348, 5e-7.
 pub fn number(value: f64) -> String {
     let size = value.abs();
     if !usable(value) {
@@ -88,7 +88,8 @@ pub fn number(value: f64) -> String {
     })
 }
 
-/// Values that stand beside each other: all with the decimals that three significant digits of the largest have.
+/// Formats values that are shown together, all with the number of decimals that the largest has with three significant
+/// digits.
 pub(super) fn alike<const N: usize>(values: [f64; N]) -> [String; N] {
     let largest = values.iter().map(|value| value.abs()).filter(|size| usable(*size)).fold(0.0, f64::max);
     let decimals = match largest {
@@ -109,7 +110,7 @@ pub(super) fn alike<const N: usize>(values: [f64; N]) -> [String; N] {
     })
 }
 
-/// "12.50" as "12.5".
+/// Removes trailing zeros of decimals: "12.50" becomes "12.5".
 fn trimmed(text: &str) -> &str {
     if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { text }
 }
@@ -127,7 +128,7 @@ fn grouped(value: f64) -> String {
     if value < 0.0 { format!("-{out}") } else { out }
 }
 
-/// A true minus sign in front; an exponent keeps the hyphen that programs read.
+/// Replaces the hyphen at the start by a minus sign. The hyphen of an exponent is kept, so that programs can parse it.
 fn minus(text: String) -> String {
     match text.strip_prefix('-') {
         Some(rest) => format!("−{rest}"),
@@ -135,7 +136,7 @@ fn minus(text: String) -> String {
     }
 }
 
-/// "3 min 43 s".
+/// Formats a duration: "3 min 43 s".
 pub(super) fn duration(seconds: f64) -> String {
     let s = seconds.round() as u64;
     match s {
@@ -146,7 +147,7 @@ pub(super) fn duration(seconds: f64) -> String {
     }
 }
 
-/// One direction of a plot: a range of values and its round numbers.
+/// An axis of a plot: a range of values and its ticks at round numbers.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Axis {
     pub low: f64,
@@ -156,8 +157,8 @@ pub(super) struct Axis {
 }
 
 impl Axis {
-    /// From the least to the greatest of `values` (those that are finite), with at most `ticks` + 1 ticks, a
-    /// multiple of 1, 2 or 5 times a power of ten apart. `None` without a finite value.
+    /// An axis from the smallest to the largest finite one of `values`, with at most `ticks` + 1 ticks, which are 1, 2 or
+    /// 5 times a power of ten apart. `None` without a finite value.
     pub fn fit(values: impl IntoIterator<Item = f64>, ticks: usize, unit: Unit) -> Option<Axis> {
         let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
         for value in values.into_iter().filter(|v| usable(*v)) {
@@ -166,7 +167,7 @@ impl Axis {
         if low > high {
             return None;
         }
-        // What differs in the last digits alone is no range.
+        // Values that differ only in their last digits are treated as equal.
         let size = low.abs().max(high.abs());
         if high - low <= 1e-9 * size || high == low {
             let room = if size == 0.0 { 1.0 } else { 0.1 * size };
@@ -184,7 +185,7 @@ impl Axis {
         Axis { step: self.step.max(1.0), ..self }
     }
 
-    /// The axis with both ends at ticks.
+    /// The axis, extended so that both ends are ticks.
     pub fn rounded(self) -> Axis {
         let low = (self.low / self.step + 1e-6).floor() * self.step;
         let high = (self.high / self.step - 1e-6).ceil() * self.step;
@@ -195,11 +196,11 @@ impl Axis {
     pub fn ticks(&self) -> Vec<f64> {
         let first = (self.low / self.step - 1e-6).ceil() as i64;
         let last = (self.high / self.step + 1e-6).floor() as i64;
-        // No "-0".
+        // Avoids "-0".
         (first..=last).map(|i| if i == 0 { 0.0 } else { i as f64 * self.step }).collect()
     }
 
-    /// A tick's label: as many digits as tell it from its neighbours.
+    /// The label of a tick, with as many digits as are needed to distinguish it from its neighbours.
     pub fn label(&self, tick: f64) -> String {
         let (scale, mut suffix) = if self.unit == Unit::Share { (100.0, " %") } else { (1.0, "") };
         let (mut tick, mut step) = (scale * tick, scale * self.step);
@@ -217,9 +218,9 @@ impl Axis {
         minus(format!("{tick:.digits$}{suffix}"))
     }
 
-    /// Whether `value` lies beyond the range: -1 below it, 1 above it, 0 within.
+    /// The position of `value` relative to the range: -1 below it, 1 above it, 0 within.
     pub fn beyond(&self, value: f64) -> i8 {
-        // What rounding makes of an end is no excess.
+        // Rounding errors at the ends do not count.
         let slack = 1e-9 * (self.high - self.low);
         if value > self.high + slack {
             1
@@ -230,7 +231,8 @@ impl Axis {
         }
     }
 
-    /// Where `value` lies between `from` (the low end) and `to` (the high end); outside it, at the nearer end.
+    /// The coordinate of `value`, from `from` (the low end) to `to` (the high end). Values outside the range are placed at
+    /// the nearer end.
     pub fn place(&self, value: f64, from: f64, to: f64) -> f64 {
         from + ((value - self.low) / (self.high - self.low)).clamp(0.0, 1.0) * (to - from)
     }
@@ -270,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn an_axis_has_room_even_for_a_single_value_and_none_for_no_number() {
+    fn an_axis_for_a_single_value_has_a_range_and_there_is_none_without_numbers() {
         for value in [0.0, 5.0, -5.0, 1e-300, 1e18, -1e299] {
             let axis = Axis::fit([value, value * (1.0 + 1e-12)], 4, Unit::Plain).unwrap();
             assert!(axis.low <= value && value <= axis.high && axis.low < axis.high, "{value} {axis:?}");
@@ -282,14 +284,14 @@ mod tests {
     }
 
     #[test]
-    fn places_are_linear_and_stay_inside() {
+    fn places_are_linear_and_within_the_axis() {
         let axis = Axis::fit([10.0, 20.0], 5, Unit::Plain).unwrap();
         let places = [10.0, 15.0, 20.0, 99.0, -99.0].map(|v| axis.place(v, 100.0, 0.0));
         assert_eq!(places, [100.0, 50.0, 0.0, 0.0, 100.0]);
     }
 
     #[test]
-    fn what_is_beyond_the_range_is_told_apart_from_its_ends() {
+    fn values_beyond_the_range_are_distinguished_from_its_ends() {
         let axis = Axis::fit([10.0, 20.0], 5, Unit::Plain).unwrap();
         assert_eq!([9.0, 10.0, 15.0, 20.0, 20.0 + 1e-12, 21.0].map(|v| axis.beyond(v)), [-1, 0, 0, 0, 0, 1]);
     }
@@ -324,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn values_beside_each_other_have_the_same_decimals() {
+    fn values_that_are_shown_together_have_the_same_decimals() {
         let texts = |values: [f64; 2]| alike(values).join(" ");
         assert_eq!(texts([0.65, 0.6928]), "0.650 0.693");
         assert_eq!(texts([2.4, 0.0004]), "2.40 0.00");

@@ -1,4 +1,4 @@
-//! What a section of a report holds: text, figures, tables, samples.
+//! The sections of a report: text, charts, tables and samples.
 
 use super::bars::Bars;
 use super::plot::Plot;
@@ -7,12 +7,12 @@ use super::svg::{escape, prose};
 
 /// Prompts longer than this many characters are folded.
 const LONG_PROMPT: usize = 320;
-/// Of more samples than the second number, the first number is shown and the rest is folded.
+/// If there are more samples than the second number, only as many as the first number are shown; the others are folded.
 const UNFOLDED: (usize, usize) = (6, 8);
-/// Where a table draws the ends of its scale, of 120 pixels.
+/// The ends of a scale in a table, in pixels, within a width of 120.
 const SCALE: (f64, f64) = (4.0, 116.0);
 
-/// A titled part of a report. Empty blocks are left out, and so is a section without any other.
+/// A titled part of a report. Empty blocks are left out, and so is a section without other blocks.
 #[derive(Clone, Debug, Default)]
 pub struct Section {
     title: String,
@@ -22,7 +22,7 @@ pub struct Section {
 #[derive(Clone, Debug)]
 enum Block {
     Text(String),
-    /// Drawings side by side, as far as there is room.
+    /// Charts side by side if there is room.
     Figures(Vec<Figure>),
     Table(Table),
     Samples(Vec<Sample>),
@@ -49,12 +49,12 @@ impl Section {
         self
     }
 
-    /// Adds a plot, beside the drawings before it.
+    /// Adds a plot, next to the charts before it.
     pub fn plot(self, plot: Plot) -> Section {
         if plot.is_empty() { self } else { self.drawing(Figure::Plot(plot)) }
     }
 
-    /// Adds bars, beside the drawings before them.
+    /// Adds bars, next to the charts before them.
     pub fn bars(self, bars: Bars) -> Section {
         if bars.is_empty() { self } else { self.drawing(Figure::Bars(bars)) }
     }
@@ -84,7 +84,7 @@ impl Section {
         self
     }
 
-    /// Whether there is nothing but text, if that.
+    /// Whether the section has no content other than text.
     pub fn is_empty(&self) -> bool {
         self.blocks.iter().all(|block| matches!(block, Block::Text(_)))
     }
@@ -122,7 +122,7 @@ impl Section {
     }
 }
 
-/// A table. Estimates are written with their intervals; shares are drawn as well, on a scale from 0 to 100 %.
+/// A table. Estimates are written with their intervals, and shares are also drawn on a scale from 0 to 100 %.
 #[derive(Clone, Debug)]
 pub struct Table {
     columns: Vec<String>,
@@ -132,7 +132,7 @@ pub struct Table {
 /// A cell of a [`Table`]; made from texts, numbers and estimates by `into()`.
 #[derive(Clone, Debug)]
 pub enum Cell {
-    /// Words.
+    /// A text.
     Text(String),
     /// A number, with three significant digits.
     Number(f64),
@@ -165,15 +165,15 @@ impl From<(Estimate, Unit)> for Cell {
 }
 
 impl Table {
-    /// A table with these columns and no row yet.
+    /// A table with these columns and no rows.
     pub fn new(columns: impl IntoIterator<Item = impl Into<String>>) -> Table {
         Table { columns: columns.into_iter().map(Into::into).collect(), rows: Vec::new() }
     }
 
-    /// Adds a row, a cell a column.
+    /// Adds a row, with one cell per column.
     pub fn row(mut self, cells: impl IntoIterator<Item = Cell>) -> Table {
         let cells: Vec<Cell> = cells.into_iter().collect();
-        assert_eq!(cells.len(), self.columns.len(), "a cell a column");
+        assert_eq!(cells.len(), self.columns.len(), "one cell per column");
         self.rows.push(cells);
         self
     }
@@ -201,12 +201,12 @@ impl Table {
     }
 }
 
-/// Where a share is drawn.
+/// The x coordinate of a share on a scale.
 fn place(share: f64) -> f64 {
     SCALE.0 + share.clamp(0.0, 1.0) * (SCALE.1 - SCALE.0)
 }
 
-/// An inline drawing of a table.
+/// A drawing in a cell of a table.
 fn inline(content: &str) -> String {
     format!(" <svg class=\"plot inline\" viewBox=\"0 0 120 12\" aria-hidden=\"true\">{content}</svg>")
 }
@@ -226,7 +226,7 @@ impl Cell {
         matches!(self, Cell::Estimate(estimate, Unit::Share) if estimate.has_interval())
     }
 
-    /// `drawn`: the column has a scale.
+    /// `drawn`: whether the column has a scale.
     fn html(&self, drawn: bool) -> String {
         match self {
             Cell::Text(text) => prose(text),
@@ -269,12 +269,12 @@ struct Response {
 }
 
 impl Sample {
-    /// A prompt without a response yet.
+    /// A prompt without responses.
     pub fn new(prompt: impl Into<String>) -> Sample {
         Sample { label: String::new(), prompt: prompt.into(), responses: Vec::new(), note: String::new() }
     }
 
-    /// The line above the prompt, such as the step.
+    /// Sets the line above the prompt, such as the step.
     pub fn label(mut self, label: impl Into<String>) -> Sample {
         self.label = label.into();
         self
@@ -295,7 +295,7 @@ impl Sample {
         self
     }
 
-    /// The line below the responses, such as the verdict's probabilities.
+    /// Sets the line below the responses, such as the probabilities of the verdict.
     pub fn note(mut self, note: impl Into<String>) -> Sample {
         self.note = note.into();
         self
@@ -306,7 +306,7 @@ impl Sample {
         if !self.label.is_empty() {
             out += &format!("<p class=\"over\">{}</p>\n", prose(&self.label));
         }
-        // A prompt of pages would hide its responses.
+        // A long prompt is folded, since it would push its responses off the screen.
         let prompt = escape(&self.prompt);
         match self.prompt.char_indices().nth(LONG_PROMPT) {
             None => out += &format!("<p class=\"prompt\" dir=\"auto\">{prompt}</p>\n"),
@@ -344,7 +344,7 @@ mod tests {
     use crate::report::Series;
 
     #[test]
-    fn empty_blocks_leave_no_frame() {
+    fn empty_blocks_and_sections_are_left_out() {
         let empty = Series::line("a", [(0.0, f64::NAN)]);
         let section = Section::new("t")
             .text("words")
@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn drawings_in_a_row_share_a_grid() {
+    fn consecutive_charts_share_a_grid() {
         let plot = || Plot::new("t").series(Series::line("a", [(0.0, 1.0)]));
         let html = Section::new("t").plot(plot()).plot(plot()).text("between").plot(plot()).html();
         assert_eq!((html.matches("class=\"figures\"").count(), html.matches("<figure>").count()), (2, 3));

@@ -1,16 +1,15 @@
-//! A drawing in the making: text and shapes in, one `<svg>` out. Sizes are in pixels at the natural width; a page may
-//! scale the whole.
+//! Builds an `<svg>` from texts and shapes. Sizes are in pixels at the natural width; a page may scale the drawing.
 
-/// Natural width of every drawing: a phone's.
+/// The natural width of every drawing: that of a phone.
 pub(super) const WIDTH: f64 = 360.0;
-/// Series beyond these take their colours again.
+/// The number of colours; further series reuse them.
 pub(super) const COLOURS: usize = 6;
 
-/// The drawings' styles, light and dark; the page embeds them once, a file of its own brings them along.
+/// The styles of drawings, for light and dark mode. A page embeds them once, and each SVG file contains them.
 pub(super) const STYLE: &str = include_str!("plot.css");
 
-/// Text as it may stand in HTML or XML, in content or in a quoted attribute. Control characters that XML forbids show
-/// as U+FFFD.
+/// Escapes a text for HTML or XML, in content or in a quoted attribute. Control characters that XML forbids become
+/// U+FFFD.
 pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -29,11 +28,11 @@ pub fn escape(text: &str) -> String {
     out
 }
 
-/// Words that stay on one line with the number before them.
+/// Units, which are not separated from the number before them at the end of a line.
 const UNITS: [&str; 13] =
     ["%", "nats", "tokens", "words", "characters", "points", "ms", "s", "min", "h", "KiB", "MiB", "GiB"];
 
-/// [`escape`] for the page's own sentences: a no-break space between a number and its unit.
+/// [`escape`] for sentences of the page, with a no-break space between a number and its unit.
 pub(super) fn prose(text: &str) -> String {
     let escaped = escape(text);
     let mut out = String::with_capacity(escaped.len() + 8);
@@ -48,13 +47,13 @@ pub(super) fn prose(text: &str) -> String {
     out
 }
 
-/// About how wide a text is; fonts differ, so rather too wide than too narrow.
+/// The approximate width of a text. Since fonts differ, it is an upper estimate.
 pub(super) fn text_width(text: &str, size: f64) -> f64 {
     let wide = |c: char| if c as u32 >= 0x2e80 { 1.0 } else { 0.57 };
     text.chars().map(wide).sum::<f64>() * size
 }
 
-/// The text, cut where it would be wider than `width`.
+/// The text, shortened to at most `width`.
 pub(super) fn cut(text: &str, size: f64, width: f64) -> String {
     if text_width(text, size) <= width {
         return text.to_owned();
@@ -69,7 +68,7 @@ pub(super) fn cut(text: &str, size: f64, width: f64) -> String {
     out.trim_end().to_owned() + "…"
 }
 
-/// The text in a line of `width`, or in two, broken between words; what is longer is cut.
+/// The text in one line of `width`, or broken between words into two; the second line is shortened if necessary.
 pub(super) fn one_or_two_lines(text: &str, size: f64, width: f64) -> Vec<String> {
     let fits = |text: &str| text_width(text, size) <= width;
     let mut breaks = text.match_indices(' ').map(|(i, _)| i).filter(|i| fits(&text[..*i]));
@@ -84,11 +83,11 @@ pub(super) struct Entry<'a> {
     pub name: &'a str,
     pub colour: usize,
     pub dashed: bool,
-    /// A bar's swatch rather than a line's.
+    /// Whether the swatch is that of a bar instead of a line.
     pub solid: bool,
 }
 
-/// Shapes so far.
+/// The shapes added so far.
 #[derive(Default)]
 pub(super) struct Canvas {
     pub body: String,
@@ -122,7 +121,7 @@ impl Canvas {
         }
     }
 
-    /// The title, what is measured, and the legend (of more than one entry); returns where they end.
+    /// Draws the title, the label, and the legend if it has more than one entry. Returns the y coordinate of their end.
     pub fn head(&mut self, title: &str, label: &str, legend: &[Entry]) -> f64 {
         let mut y = 16.0;
         self.text("title", 0.0, y, "start", &cut(title, 13.0, WIDTH));
@@ -154,7 +153,7 @@ impl Canvas {
         y + 12.0
     }
 
-    /// The drawing: part of a page, or with its own styles and ground a file of its own.
+    /// The drawing as part of a page or, with its own styles and background, as a file (`alone`).
     pub fn finish(self, height: f64, title: &str, alone: bool) -> String {
         let (title, body) = (escape(title), self.body);
         let size = format!(r#"viewBox="0 0 {WIDTH} {height:.0}" role="img" aria-label="{title}""#);
@@ -178,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_in_a_text_can_become_markup() {
+    fn texts_cannot_become_markup() {
         let text = "<script>alert(\"1\" + '2')</script> & \u{0}\u{1b}\u{ffff}\r\n";
         let escaped = "&lt;script&gt;alert(&quot;1&quot; + &#39;2&#39;)&lt;/script&gt; &amp; \u{fffd}\u{fffd}\u{fffd}\n";
         assert_eq!(escape(text), escaped);
@@ -186,14 +185,14 @@ mod tests {
     }
 
     #[test]
-    fn a_number_stays_with_its_unit() {
+    fn a_number_is_not_separated_from_its_unit() {
         let text = prose("5 % (95 % interval 1 to 9 %), 2.4 nats; 3 min 43 s, a % <b> 7 apples");
         let expected = "5\u{a0}% (95\u{a0}% interval 1 to 9\u{a0}%), 2.4\u{a0}nats; 3\u{a0}min 43\u{a0}s, a % &lt;b&gt; 7 apples";
         assert_eq!(text, expected);
     }
 
     #[test]
-    fn a_long_text_is_cut_to_its_room_and_a_short_one_is_not() {
+    fn only_a_text_that_is_too_wide_is_shortened() {
         assert_eq!(cut("learning rate", 10.0, 80.0), "learning rate");
         let short = cut("a very long name of an experiment", 10.0, 80.0);
         assert!(short.ends_with('…') && text_width(&short, 10.0) <= 80.0, "{short}");
@@ -209,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_legend_too_long_for_a_line_takes_another() {
+    fn a_legend_that_is_too_long_for_a_line_is_continued_on_the_next() {
         let names = ["online preference optimisation", "offline preference optimisation", "start"];
         let entry = |i: usize| Entry { name: names[i], colour: i, dashed: false, solid: false };
         let end = |count: usize| Canvas::default().head("t", "", &(0..count).map(entry).collect::<Vec<_>>());

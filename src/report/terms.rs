@@ -1,8 +1,8 @@
-//! The terms that a page explains at its end: those that occur on it.
+//! The list at the end of a page that explains the terms that occur on it.
 
 use super::svg::prose;
 
-/// A term, the words by which it is found in lower case, and its meaning.
+/// Terms, each with the words in lower case by which it is found, and its meaning.
 const TERMS: [(&str, &[&str], &str); 13] = [
     ("policy", &["policy"], "the model that is trained"),
     ("starting model", &["starting model"], "the policy before training"),
@@ -53,18 +53,18 @@ const TERMS: [(&str, &[&str], &str); 13] = [
     (
         "order flip",
         &["order flip"],
-        "the judge saw a pair in both orders and preferred the same position twice, so its preference depends on the order",
+        "the judge preferred the same position in both orders of a pair, so its preference depends on the order",
     ),
     (
         "entropy",
         &["entropy"],
-        "how open the next token is, in nats: 0 where the policy always writes the same one",
+        "the uncertainty about the next token, in nats: 0 if the policy always writes the same one",
     ),
 ];
 
-/// The section about the terms that `page` has outside of samples, and about those of its own.
+/// The section that explains the terms that occur in `page` outside of samples, and the page's `own` terms.
 pub(super) fn section(page: &str, own: &[(String, String)]) -> String {
-    // What models wrote is no term.
+    // Prompts and responses are not searched.
     let outside = |part: &str| part.split_once("</article>").map_or(part, |(_, rest)| rest).to_lowercase();
     let start = page.find("<body>").unwrap_or_default();
     let text: String = page[start..].split("<article>").map(outside).collect();
@@ -82,7 +82,7 @@ pub(super) fn section(page: &str, own: &[(String, String)]) -> String {
     }
 }
 
-/// Whether `word` begins in `text` where a word begins, and ends where one ends or an "s" is added.
+/// Whether `text` has `word` as a whole word, in the singular or with an "s" added.
 fn has_word(text: &str, word: &str) -> bool {
     text.match_indices(word).any(|(at, _)| {
         let before = text[..at].chars().next_back().is_none_or(|c| !c.is_alphanumeric());

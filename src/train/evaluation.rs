@@ -35,11 +35,11 @@ const KEPT: usize = 20;
 pub(crate) struct EvalSample {
     /// The step of the evaluation.
     pub step: usize,
-    /// As the judge reads it.
+    /// The prompt, as shown to the judge.
     pub prompt: String,
-    /// Of the policy before the first step.
+    /// The response of the policy before the first step.
     pub starting_response: String,
-    /// Of the policy after the step.
+    /// The response of the policy after the step.
     pub policy_response: String,
     /// "win" of the policy, "tie", "loss" or "invalid".
     pub verdict: &'static str,

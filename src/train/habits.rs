@@ -143,20 +143,20 @@ mod tests {
     }
 
     /// The number of pairs, made by `next`, after which a bias is reported.
-    fn told_after(habit: Habit, next: impl Fn(usize) -> PairReport) -> Option<usize> {
+    fn reported_after(habit: Habit, next: impl Fn(usize) -> PairReport) -> Option<usize> {
         let mut habits = Habits::default();
         (1..=400).find(|n| {
             habits.add(&[next(*n)]);
-            habits.warnings().iter().any(|(told, _)| *told == habit)
+            habits.warnings().iter().any(|(reported, _)| *reported == habit)
         })
     }
 
     #[test]
     fn a_constant_position_bias_is_reported_within_the_first_pairs() {
         // In both orders the judge prefers the first, so the pair is a tie.
-        assert_eq!(told_after(Habit::Flips, |_| pair("tie", Some([1.0, 0.0]), [5, 5])), Some(4));
-        assert_eq!(told_after(Habit::Position, |_| pair("1", None, [5, 5])), Some(8));
-        assert_eq!(told_after(Habit::Position, |_| pair("2", None, [5, 5])), Some(8));
+        assert_eq!(reported_after(Habit::Flips, |_| pair("tie", Some([1.0, 0.0]), [5, 5])), Some(4));
+        assert_eq!(reported_after(Habit::Position, |_| pair("1", None, [5, 5])), Some(8));
+        assert_eq!(reported_after(Habit::Position, |_| pair("2", None, [5, 5])), Some(8));
     }
 
     #[test]
@@ -168,7 +168,7 @@ mod tests {
             *(if n.is_multiple_of(2) { &mut judgement.p_12 } else { &mut judgement.p_21 }) = Some(0.5);
             pair
         };
-        assert_eq!(told_after(Habit::Position, turned), Some(8));
+        assert_eq!(reported_after(Habit::Position, turned), Some(8));
     }
 
     #[test]
@@ -177,7 +177,7 @@ mod tests {
             let flips = n.is_multiple_of(2);
             pair("1", Some([1.0, if flips { 0.0 } else { 1.0 }]), [5, 5])
         };
-        let after = told_after(Habit::Flips, guess).unwrap();
+        let after = reported_after(Habit::Flips, guess).unwrap();
         assert!((20..50).contains(&after), "{after}");
     }
 
@@ -185,7 +185,7 @@ mod tests {
     fn a_length_bias_is_reported_and_an_unbiased_judge_is_not() {
         let longer =
             |n: usize| if n.is_multiple_of(2) { pair("1", None, [9, 5]) } else { pair("2", None, [5, 9]) };
-        assert_eq!(told_after(Habit::Length, longer), Some(16));
+        assert_eq!(reported_after(Habit::Length, longer), Some(16));
         // 20 % flips, half of the wins on each side, 60 % for the longer response.
         let reads = |n: usize| {
             let flips = n.is_multiple_of(5);
@@ -195,7 +195,7 @@ mod tests {
             pair(verdict, Some([other, if flips { 1.0 - other } else { other }]), lengths)
         };
         for habit in [Habit::Flips, Habit::Position, Habit::Length] {
-            assert_eq!(told_after(habit, reads), None, "{habit:?}");
+            assert_eq!(reported_after(habit, reads), None, "{habit:?}");
         }
     }
 

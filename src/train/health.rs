@@ -41,7 +41,7 @@ pub(super) fn idle(command: Command, steps: usize, rows: usize, all: bool) -> Op
 }
 
 /// The warning for responses that never end.
-pub(crate) fn endless(answers: usize, ended: usize, max_new_tokens: usize) -> Option<String> {
+pub(crate) fn unending_responses(answers: usize, ended: usize, max_new_tokens: usize) -> Option<String> {
     (answers >= MIN_ANSWERS && ended == 0).then(|| {
         format!(
             "none of {answers} responses ended within {max_new_tokens} tokens, so the judge saw only truncated ones: raise \
@@ -51,7 +51,7 @@ pub(crate) fn endless(answers: usize, ended: usize, max_new_tokens: usize) -> Op
 }
 
 /// The warning for a policy that did not change, from the KL divergence of each step.
-pub(crate) fn unmoved(kl: &[f64]) -> Option<String> {
+pub(crate) fn unchanged_policy(kl: &[f64]) -> Option<String> {
     if kl.len() < MIN_STEPS {
         return None;
     }
@@ -93,10 +93,10 @@ mod tests {
 
     #[test]
     fn an_unchanged_policy_and_endless_responses_are_reported() {
-        assert!(unmoved(&[0.001; 10]).is_some() && unmoved(&[0.001; 9]).is_none());
+        assert!(unchanged_policy(&[0.001; 10]).is_some() && unchanged_policy(&[0.001; 9]).is_none());
         let grows: Vec<f64> = (0..20).map(|i| 0.1 * i as f64).collect();
-        assert_eq!(unmoved(&grows), None);
-        assert!(endless(32, 0, 8).unwrap().contains("within 8 tokens"));
-        assert!(endless(32, 1, 8).is_none() && endless(31, 0, 8).is_none());
+        assert_eq!(unchanged_policy(&grows), None);
+        assert!(unending_responses(32, 0, 8).unwrap().contains("within 8 tokens"));
+        assert!(unending_responses(32, 1, 8).is_none() && unending_responses(31, 0, 8).is_none());
     }
 }

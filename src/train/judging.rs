@@ -367,8 +367,8 @@ impl VerdictTotals {
     }
 
     /// A warning if no response ended.
-    pub fn endless(&self, max_new_tokens: usize) -> Option<String> {
-        health::endless(self.answers, self.ended, max_new_tokens)
+    pub fn unending_responses(&self, max_new_tokens: usize) -> Option<String> {
+        health::unending_responses(self.answers, self.ended, max_new_tokens)
     }
 }
 

@@ -31,7 +31,7 @@ impl Log {
 
     /// Appends `rows`, each with a "step", in a single write.
     pub fn append(&mut self, rows: &[impl Serialize]) -> Result<()> {
-        self.still_there()?;
+        self.check_exists()?;
         let mut lines = Vec::new();
         for row in rows {
             serde_json::to_writer(&mut lines, row).expect("JSON of plain values");
@@ -52,7 +52,7 @@ impl Log {
     }
 
     /// Fails if the open file is no longer the one at this path.
-    pub fn still_there(&self) -> Result<()> {
+    pub fn check_exists(&self) -> Result<()> {
         match self.file.as_ref().is_none_or(|file| is_at(file, &self.path)) {
             true => Ok(()),
             false => {

@@ -31,10 +31,10 @@ use crate::judge::queue::{Answer, JudgeQueue, Question, Usage};
 use crate::judge::shared::Shared;
 use crate::judge::{Counts, Pair, Position};
 use crate::preference::Objective;
-use crate::task::{Task, give_way};
+use crate::task::{Task, yield_now};
 
 /// The interval at which a waiting step checks for a requested stop.
-const LOOK: Duration = Duration::from_millis(50);
+const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 /// How long the judge's open answers are still awaited after a requested stop.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -55,7 +55,7 @@ pub(super) struct Online<'a> {
     /// The sampled steps whose questions are with the judge, in their order.
     open: VecDeque<Arc<OpenStep>>,
     /// Whether the judge has lost the open questions.
-    forgotten: bool,
+    questions_lost: bool,
     /// The responses of the next steps restored from a checkpoint, and its folder.
     kept: VecDeque<Sampled>,
     kept_in: PathBuf,
@@ -64,7 +64,7 @@ pub(super) struct Online<'a> {
     /// The reason of the first unusable verdict.
     first_invalid: Option<String>,
     /// The biases of the judge that were reported.
-    told: BTreeSet<Habit>,
+    reported_habits: BTreeSet<Habit>,
     /// Both, including the current step, which may have to be repeated.
     counted: Option<Counted>,
     ranks: Ranks,
@@ -73,7 +73,7 @@ pub(super) struct Online<'a> {
 /// The totals including a step's verdicts.
 struct Counted {
     verdicts: VerdictTotals,
-    told: BTreeSet<Habit>,
+    reported_habits: BTreeSet<Habit>,
 }
 
 /// A sampled step that has not been learnt from.
@@ -83,36 +83,36 @@ struct OpenStep {
     /// The prompts as text.
     prompts: Vec<String>,
     sampled: Sampled,
-    asked: Asked,
+    pending: PendingQuestions,
 }
 
 /// The questions to the judge about the responses of a step.
-enum Asked {
+enum PendingQuestions {
     /// Which of two responses is better.
     Pairs(Games),
     /// How good each response is.
     Ratings(Ratings),
 }
 
-impl Asked {
+impl PendingQuestions {
     fn questions(&self) -> Vec<Question> {
         match self {
-            Asked::Pairs(games) => games.questions(),
-            Asked::Ratings(ratings) => ratings.questions(),
+            PendingQuestions::Pairs(games) => games.questions(),
+            PendingQuestions::Ratings(ratings) => ratings.questions(),
         }
     }
 
     fn take(&mut self, answer: &Answer) -> bool {
         match self {
-            Asked::Pairs(games) => games.take(answer),
-            Asked::Ratings(ratings) => ratings.take(answer),
+            PendingQuestions::Pairs(games) => games.take(answer),
+            PendingQuestions::Ratings(ratings) => ratings.take(answer),
         }
     }
 
     fn is_answered(&self) -> bool {
         match self {
-            Asked::Pairs(games) => games.are_over(),
-            Asked::Ratings(ratings) => ratings.are_over(),
+            PendingQuestions::Pairs(games) => games.are_over(),
+            PendingQuestions::Ratings(ratings) => ratings.are_over(),
         }
     }
 }
@@ -138,12 +138,12 @@ impl<'a> Online<'a> {
             options,
             judge,
             open: VecDeque::new(),
-            forgotten: false,
+            questions_lost: false,
             kept: VecDeque::new(),
             kept_in: PathBuf::new(),
             verdicts: VerdictTotals::default(),
             first_invalid: None,
-            told: BTreeSet::new(),
+            reported_habits: BTreeSet::new(),
             counted: None,
             ranks,
         }
@@ -152,8 +152,8 @@ impl<'a> Online<'a> {
     /// Samples responses for this step and for the steps ahead with the current policy, and submits the questions about
     /// them.
     async fn ask(&mut self, step: &mut Step<'_, '_>) -> Result<()> {
-        if std::mem::take(&mut self.forgotten) {
-            let questions = self.open.iter().flat_map(|open| open.asked.questions()).collect();
+        if std::mem::take(&mut self.questions_lost) {
+            let questions = self.open.iter().flat_map(|open| open.pending.questions()).collect();
             self.judge.submit(questions)?;
         }
         let last = (step.done + self.options.async_level).min(step.batches.total_steps() - 1);
@@ -185,12 +185,12 @@ impl<'a> Online<'a> {
             let rows: Vec<usize> = sampled.draws.iter().map(row).collect();
             let prompts = rows.iter().map(|row| step.rows.text(*row)).collect::<Result<Vec<_>>>()?;
             let rated = matches!(self.learner, Learner::Policy(_)) && self.judge.rates();
-            let asked = match rated {
-                true => Asked::Ratings(Ratings::new(&sampled.draws, &prompts, &sampled.of)),
+            let pending = match rated {
+                true => PendingQuestions::Ratings(Ratings::new(&sampled.draws, &prompts, &sampled.of)),
                 false => {
                     let settled = self.judge.position() == Position::Settled;
                     let probes = if settled { 0 } else { self.options.probes as u64 };
-                    Asked::Pairs(Games::new(
+                    PendingQuestions::Pairs(Games::new(
                         &sampled.draws,
                         &prompts,
                         &sampled.of,
@@ -199,8 +199,8 @@ impl<'a> Online<'a> {
                     ))
                 }
             };
-            let questions = asked.questions();
-            let mut open = OpenStep { rows, prompts, sampled, asked };
+            let questions = pending.questions();
+            let mut open = OpenStep { rows, prompts, sampled, pending };
             if let Learner::Policy(trainer) = &self.learner
                 && open.sampled.logps.is_empty()
             {
@@ -228,11 +228,11 @@ impl<'a> Online<'a> {
         step.begin("judging");
         let started = Instant::now();
         let mut stopped: Option<Instant> = None;
-        while !self.open.front().expect("asked before").asked.is_answered() {
+        while !self.open.front().expect("submitted before").pending.is_answered() {
             // Yields, because a queue that computes on this thread never does.
-            give_way().await;
+            yield_now().await;
             // Answers are taken before anything else is awaited.
-            let polled = self.judge.poll(LOOK).await.inspect_err(|_| self.forgotten = true)?;
+            let polled = self.judge.poll(CHECK_INTERVAL).await.inspect_err(|_| self.questions_lost = true)?;
             for note in &polled.notes {
                 step.warn(note);
             }
@@ -250,23 +250,26 @@ impl<'a> Online<'a> {
 
     /// Learns from the judge's answers about the responses of a step.
     async fn learn_from(&mut self, step: &mut Step<'_, '_>, open: &OpenStep) -> Result<Learnt> {
-        match &open.asked {
-            Asked::Pairs(games) => {
+        match &open.pending {
+            PendingQuestions::Pairs(games) => {
                 let (pairs, min_confidence) = (self.options.pairs, self.options.min_confidence);
                 let judging = games.judging(Choosing { pairs, min_confidence });
                 let (number, policy_step) = (step.done + 1, open.sampled.policy_step);
-                let met = judging.pairs(number, policy_step, &open.prompts, &open.sampled.of);
-                self.count(step, open, &judging.counts, judging.first_invalid(), &met)?;
+                let pair_reports = judging.pairs(number, policy_step, &open.prompts, &open.sampled.of);
+                self.count(step, open, &judging.counts, judging.first_invalid(), &pair_reports)?;
                 match &self.learner {
-                    Learner::Pairs { .. } => self.learn_pairs(step, open, &judging, met).await,
+                    Learner::Pairs { .. } => self.learn_pairs(step, open, &judging, pair_reports).await,
                     Learner::Policy(_) => {
                         // Scores are learnt from, not single pairs.
-                        let met = met.into_iter().map(|pair| PairReport { chosen: None, ..pair }).collect();
-                        self.learn_scores(step, open, judging.win_rates(), &judging, met).await
+                        let pair_reports = pair_reports
+                            .into_iter()
+                            .map(|pair| PairReport { chosen: None, ..pair })
+                            .collect();
+                        self.learn_scores(step, open, judging.win_rates(), &judging, pair_reports).await
                     }
                 }
             }
-            Asked::Ratings(ratings) => {
+            PendingQuestions::Ratings(ratings) => {
                 self.count(step, open, &ratings.counts(), ratings.first_invalid(), &[])?;
                 self.learn_scores(step, open, ratings.scores(), ratings, Vec::new()).await
             }
@@ -283,7 +286,7 @@ impl<'a> Online<'a> {
         pairs: &[PairReport],
     ) -> Result<()> {
         self.first_invalid = self.first_invalid.take().or_else(|| invalid.map(str::to_owned));
-        let (mut verdicts, mut told) = (self.verdicts.clone(), self.told.clone());
+        let (mut verdicts, mut reported_habits) = (self.verdicts.clone(), self.reported_habits.clone());
         verdicts.add(counts, &open.sampled.of, pairs);
         verdicts.check(self.options.max_invalid_ratio, &self.judge.name(), invalid)?;
         let members: Vec<String> = self.judge.members().iter().map(|member| member.name()).collect();
@@ -292,11 +295,11 @@ impl<'a> Online<'a> {
         for (habit, text) in verdicts.habits().warnings().into_iter().chain(mute) {
             // A rule prefers a length on purpose.
             let meant = habit == Habit::Length && self.judges_by_rule;
-            if !meant && told.insert(habit) {
+            if !meant && reported_habits.insert(habit) {
                 step.note(text);
             }
         }
-        self.counted = Some(Counted { verdicts, told });
+        self.counted = Some(Counted { verdicts, reported_habits });
         Ok(())
     }
 
@@ -311,7 +314,7 @@ impl<'a> Online<'a> {
         step: &mut Step<'_, '_>,
         open: &OpenStep,
         judging: &Judging,
-        met: Vec<PairReport>,
+        pair_reports: Vec<PairReport>,
     ) -> Result<Learnt> {
         let Learner::Pairs { trainer, loss } = &self.learner else { unreachable!("called for pairs only") };
         step.begin("learning");
@@ -353,7 +356,7 @@ impl<'a> Online<'a> {
                     self.counted().habits().longer_ratio(),
                 )
             }),
-            pairs: met,
+            pairs: pair_reports,
             ratings: Vec::new(),
             tokens: drawn(answers) + learnt.as_ref().map_or(0, |learnt| learnt.tokens()),
         })
@@ -366,7 +369,7 @@ impl<'a> Online<'a> {
         open: &OpenStep,
         scores: Vec<Vec<Option<f64>>>,
         said: &(dyn SaidOf + Sync),
-        met: Vec<PairReport>,
+        pair_reports: Vec<PairReport>,
     ) -> Result<Learnt> {
         let Learner::Policy(trainer) = &self.learner else { unreachable!("called for scores only") };
         step.begin("learning");
@@ -393,7 +396,7 @@ impl<'a> Online<'a> {
                 votes: self.counted().votes().report(),
                 ..said.report(used, step.done - policy_step, self.judge.used())
             }),
-            pairs: met,
+            pairs: pair_reports,
             ratings: said.ratings(step.done + 1, open, &learnt.advantages),
             tokens: drawn(answers) + learnt.tokens(),
         })
@@ -403,7 +406,7 @@ impl<'a> Online<'a> {
 /// Passes an answer to the step whose question it answers.
 fn take(open: &mut VecDeque<Arc<OpenStep>>, answer: &Answer) {
     let mut steps = open.iter_mut().map(|step| Arc::get_mut(step).expect("none is being learnt from"));
-    steps.any(|step| step.asked.take(answer));
+    steps.any(|step| step.pending.take(answer));
 }
 
 /// The number of tokens sampled.
@@ -459,11 +462,11 @@ impl Method for Online<'_> {
             self.ask(step).await?;
             self.wait(step).await?;
             // The step stays open until it is learnt from, because this future may be dropped at an await.
-            let open = self.open.front().expect("asked before").clone();
+            let open = self.open.front().expect("submitted before").clone();
             let learnt = self.learn_from(step, &open).await?;
             self.open.pop_front();
-            let Counted { verdicts, told } = self.counted.take().expect("counted before");
-            (self.verdicts, self.told) = (verdicts, told);
+            let Counted { verdicts, reported_habits } = self.counted.take().expect("counted before");
+            (self.verdicts, self.reported_habits) = (verdicts, reported_habits);
             Ok(learnt)
         })
     }
@@ -492,7 +495,11 @@ impl Method for Online<'_> {
                 // Only the error that ended the run is reported.
                 let _ = match self.ranks.is_alone() {
                     true => self.judge.drain(GRACE).await,
-                    false => self.judge.drain_together(GRACE.div_duration_f32(LOOK) as usize, LOOK).await,
+                    false => {
+                        self.judge
+                            .drain_together(GRACE.div_duration_f32(CHECK_INTERVAL) as usize, CHECK_INTERVAL)
+                            .await
+                    }
                 };
             }
         })
@@ -506,16 +513,16 @@ impl Method for Online<'_> {
     ) -> Task<'t, Result<Option<Vec<PairVerdict>>>> {
         Box::pin(async move {
             let open = &mut self.open;
-            let mut watch = |heard: Heard<'_>| match heard {
+            let mut watch = |event: Heard<'_>| match event {
                 // Answers about the steps ahead.
                 Heard::Other(answer) => {
                     take(open, answer);
                     Ok(())
                 }
-                heard => watch(heard),
+                event => watch(event),
             };
             let judged = judge_pairs(&mut self.judge, pairs, seed, &mut watch);
-            judged.await.map(Some).inspect_err(|_| self.forgotten = true)
+            judged.await.map(Some).inspect_err(|_| self.questions_lost = true)
         })
     }
 
@@ -523,7 +530,7 @@ impl Method for Online<'_> {
         self.first_invalid.as_deref()
     }
 
-    fn caution(&self) -> Option<String> {
+    fn initial_warning(&self) -> Option<String> {
         let own = self.options.sampling == SamplingParams::default();
         (matches!(self.learner, Learner::Policy(_)) && !own).then(|| {
             "responses are not sampled from the policy's own distribution, but the loss uses its log-probabilities: \
@@ -533,6 +540,6 @@ impl Method for Online<'_> {
     }
 
     fn conclusion(&self) -> Option<String> {
-        self.verdicts.endless(self.options.max_new_tokens)
+        self.verdicts.unending_responses(self.options.max_new_tokens)
     }
 }

@@ -25,7 +25,7 @@ use crate::judge::journal::JOURNAL;
 use crate::model::storage::into_folder;
 
 /// The interval at which a paused run checks whether it may continue.
-const LOOK: Duration = Duration::from_millis(100);
+const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// All ranks must have the same version.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -81,13 +81,13 @@ async fn agree(ranks: &Ranks, identity: &RunIdentity, config: &Value) -> Result<
 }
 
 /// Paths and devices, which may differ between ranks.
-const ITS_OWN: [&str; 8] =
+const RANK_SPECIFIC: [&str; 8] =
     ["model", "adapter", "dataset", "eval-dataset", "judge-model", "judge-adapter", "output-dir", "gpu"];
 
 /// The flags that must be the same on all ranks.
 fn common(config: &str) -> BTreeMap<String, Value> {
     let mut flags: BTreeMap<String, Value> = serde_json::from_str(config).unwrap_or_default();
-    flags.retain(|name, _| !ITS_OWN.contains(&name.as_str()));
+    flags.retain(|name, _| !RANK_SPECIFIC.contains(&name.as_str()));
     flags
 }
 
@@ -100,12 +100,12 @@ pub(super) async fn run(trainer: Trainer<'_>, sources: Sources, control: Control
     let mut run = Run::begin(trainer, sources, control).await?;
     match run.all_steps().await {
         Ok(()) => run.finish().await,
-        Err(error) => Err(run.give_up(error).await),
+        Err(error) => Err(run.end_after_error(error).await),
     }
 }
 
 impl<'a, 'c> Run<'a, 'c> {
-    /// Opens the run folder and resumes from a checkpoint if the options ask for it.
+    /// Opens the run folder and resumes from a checkpoint if the options say so.
     async fn begin(mut trainer: Trainer<'a>, sources: Sources, control: Control<'c>) -> Result<Run<'a, 'c>> {
         let options = trainer.options().clone();
         let (identity, ranks) = (trainer.identity()?, options.ranks.clone());
@@ -131,8 +131,11 @@ impl<'a, 'c> Run<'a, 'c> {
                 State::new(identity, gpu.tuning())
             }
             Some(checkpoint) => {
-                let mut state =
-                    State::read(&checkpoint.path)?.go_on(identity, &options.allow_changes, total_steps)?;
+                let mut state = State::read(&checkpoint.path)?.into_resumed(
+                    identity,
+                    &options.allow_changes,
+                    total_steps,
+                )?;
                 match dir.resumes_itself() {
                     true => dir.truncate_to_step(state.step, state.logs)?,
                     false => {
@@ -175,14 +178,14 @@ impl<'a, 'c> Run<'a, 'c> {
             run.warn(&format!("all {total_steps} steps of this run are done: raise max-steps to continue"));
         }
         run.warn_of_rows()?;
-        if let Some(text) = run.trainer.caution() {
+        if let Some(text) = run.trainer.initial_warning() {
             run.note(text)?;
         }
         Ok(run)
     }
 
     /// Makes up for an evaluation that the previous process did not finish, and passes the logged rows to the observer.
-    async fn go_on(&mut self) -> Result<()> {
+    async fn catch_up(&mut self) -> Result<()> {
         if self.state.owes_evaluation {
             let (evaluation, samples) = self.trainer.evaluate(&mut self.control).await?.unzip();
             let held_out = json!(self.trainer.evaluate_pairs(&mut self.control).await?);
@@ -199,10 +202,10 @@ impl<'a, 'c> Run<'a, 'c> {
         })
     }
 
-    /// Completes what the previous process left undone, and takes all remaining steps. Each is logged as soon as it is
+    /// Completes the work that the previous process left unfinished, and takes all remaining steps. Each is logged as soon as it is
     /// done.
     async fn all_steps(&mut self) -> Result<()> {
-        self.go_on().await?;
+        self.catch_up().await?;
         loop {
             self.pause().await?;
             let Some(mut report) = self.trainer.step_with(&mut self.control).await? else { return Ok(()) };
@@ -231,11 +234,11 @@ impl<'a, 'c> Run<'a, 'c> {
     /// Waits while a pause is requested.
     async fn pause(&mut self) -> Result<()> {
         let requests = self.control.requests;
-        let mut told = false;
+        let mut announced = false;
         loop {
             // All ranks pause and continue together.
-            let asked = (requests.pauses(), requests.stops(), told && requests.take_save());
-            let all: Vec<(bool, bool, bool)> = self.ranks.gather(Ok(asked)).await?;
+            let own = (requests.pauses(), requests.stops(), announced && requests.take_save());
+            let all: Vec<(bool, bool, bool)> = self.ranks.gather(Ok(own)).await?;
             let stops = all.iter().any(|(_, stops, _)| *stops);
             let pauses = all.iter().any(|(pauses, ..)| *pauses) && !stops;
             if all.iter().any(|(.., saves)| *saves) && self.state.step > self.first_step {
@@ -244,10 +247,10 @@ impl<'a, 'c> Run<'a, 'c> {
             if !pauses {
                 return Ok(());
             }
-            if !std::mem::replace(&mut told, true) {
+            if !std::mem::replace(&mut announced, true) {
                 self.control.observer.phase("paused");
             }
-            Delay::new(LOOK).await;
+            Delay::new(CHECK_INTERVAL).await;
         }
     }
 
@@ -270,11 +273,12 @@ impl<'a, 'c> Run<'a, 'c> {
         self.trainer.note_in(&mut self.state);
         self.state.logs.pairs += report.pairs.len() + report.ratings.len();
         self.control.observer.step(report);
-        let asked = (self.control.stops(), self.control.requests.take_save());
-        let asked: Vec<(bool, bool)> = self.ranks.gather(Ok(asked)).await?;
-        let interrupted = asked.iter().any(|(stops, _)| *stops) && !self.trainer.is_done();
-        let asked = asked.iter().any(|(_, saves)| *saves);
-        let due = asked || self.trainer.options().save_steps.is_some_and(|n| report.step.is_multiple_of(n));
+        let own = (self.control.stops(), self.control.requests.take_save());
+        let all: Vec<(bool, bool)> = self.ranks.gather(Ok(own)).await?;
+        let interrupted = all.iter().any(|(stops, _)| *stops) && !self.trainer.is_done();
+        let save_requested = all.iter().any(|(_, saves)| *saves);
+        let due = save_requested
+            || self.trainer.options().save_steps.is_some_and(|n| report.step.is_multiple_of(n));
         if due || interrupted {
             self.checkpoint().await?;
         }
@@ -355,9 +359,9 @@ impl<'a, 'c> Run<'a, 'c> {
     }
 
     /// Saves the steps done before an error. Returns the error to report.
-    async fn give_up(&mut self, error: Error) -> Error {
+    async fn end_after_error(&mut self, error: Error) -> Error {
         // Otherwise an error that follows from this one would be reported.
-        if let Err(gone) = self.dir.still_there() {
+        if let Err(gone) = self.dir.check_exists() {
             return gone;
         }
         // After a requested stop, all ranks end together. After another error, the other ranks no longer respond.
@@ -400,7 +404,7 @@ impl<'a, 'c> Run<'a, 'c> {
         if !self.ranks.lead(self.is_saved()).await? {
             self.checkpoint().await?;
         }
-        if counters.updates == 0 && self.trainer.meant_to_learn() {
+        if counters.updates == 0 && self.trainer.could_change_weights() {
             return Err(self.nothing_learnt(
                 "nothing was learnt: no step had both a usable row and a gradient, so no model is saved; check \
                  metrics.jsonl for skipped rows and grad_norm",
@@ -408,13 +412,13 @@ impl<'a, 'c> Run<'a, 'c> {
         }
         // The KL to a moving reference stays small.
         if !self.trainer.moves_reference()
-            && let Some(text) = health::unmoved(&self.dir.logged("objective/kl")?)
+            && let Some(text) = health::unchanged_policy(&self.dir.logged("objective/kl")?)
         {
             self.note(text)?;
         }
         self.control.observer.phase("saving");
         self.moved.after(&self.trainer.policy().model, counters.updates > self.updates_before).await?;
-        self.dir.still_there()?;
+        self.dir.check_exists()?;
         let name = if self.trainer.policy().model.adapter().is_some() { "adapter" } else { "model" };
         let dir = self.dir.path().join(name);
         let saved = match self.ranks.leads() {

@@ -231,14 +231,14 @@ impl RunDir {
     /// [committed](Self::commit), and is removed when it is dropped before that.
     pub(super) fn begin_checkpoint(&self, step: usize) -> Result<PendingCheckpoint> {
         assert!(!self.overwrite, "write_run comes first");
-        self.still_there()?;
+        self.check_exists()?;
         PendingCheckpoint::new(&self.checkpoints_dir(), step)
     }
 
     /// Fails if the folder was removed, moved or replaced, because everything written from now on would be lost.
-    pub(super) fn still_there(&self) -> Result<()> {
-        self.metrics.still_there()?;
-        self.pairs.still_there()
+    pub(super) fn check_exists(&self) -> Result<()> {
+        self.metrics.check_exists()?;
+        self.pairs.check_exists()
     }
 
     /// Turns `pending`, which contains a `state.json`, into a durable checkpoint, then removes the oldest checkpoints

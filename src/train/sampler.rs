@@ -113,7 +113,7 @@ impl Sampler {
         self.reference.is_some()
     }
 
-    /// Checks responses that a checkpoint stored for these draws. Returns what is wrong, if anything.
+    /// Checks responses that a checkpoint stored for these draws. Returns the fault, if there is one.
     pub fn fault(
         &self,
         policy: &Policy,

@@ -83,7 +83,7 @@ impl Trainer<'_> {
         let allowed = self.options().allow_changes.clone();
         finish_saving(dir)?;
         verify(dir)?;
-        let state = State::read(dir)?.go_on(self.identity()?, &allowed, self.total_steps())?;
+        let state = State::read(dir)?.into_resumed(self.identity()?, &allowed, self.total_steps())?;
         self.restore(dir, state.step, state.counters, state.online)
     }
 }

@@ -104,7 +104,12 @@ impl State {
     ///
     /// # Errors
     /// [`Error::Config`] for other changes, and if more steps are done than the run has.
-    pub fn go_on(mut self, identity: RunIdentity, allowed: &[String], total_steps: usize) -> Result<State> {
+    pub fn into_resumed(
+        mut self,
+        identity: RunIdentity,
+        allowed: &[String],
+        total_steps: usize,
+    ) -> Result<State> {
         let changes = identity.resume(&self.identity, self.step, allowed)?;
         if self.step > total_steps {
             let why = format!(

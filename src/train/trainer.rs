@@ -130,7 +130,7 @@ pub(super) trait Method: Send {
     }
 
     /// A warning before the first step.
-    fn caution(&self) -> Option<String> {
+    fn initial_warning(&self) -> Option<String> {
         None
     }
 
@@ -208,7 +208,7 @@ struct Updating {
 
 /// Stops an evaluation on request. With several ranks, which see a request at different times, the evaluation is
 /// completed first.
-fn go_on(requests: &Requests, ranks: &Ranks) -> Result<()> {
+fn check_stop(requests: &Requests, ranks: &Ranks) -> Result<()> {
     if requests.stops() && ranks.is_alone() { Err(Error::Interrupted) } else { Ok(()) }
 }
 
@@ -537,7 +537,7 @@ impl<'a> Trainer<'a> {
         let Some(evaluation) = &mut self.evaluation else { return Ok(()) };
         control.observer.phase("answering held-out prompts as the starting model");
         let (requests, ranks) = (control.requests, &self.options.ranks);
-        evaluation.answer_as_start(&self.policy, &mut |_| go_on(requests, ranks)).await
+        evaluation.answer_as_start(&self.policy, &mut |_| check_stop(requests, ranks)).await
     }
 
     /// Compares the policy with the starting model on the held-out prompts, if an evaluation is due after the last
@@ -552,13 +552,13 @@ impl<'a> Trainer<'a> {
         };
         control.observer.phase("answering held-out prompts");
         let (requests, ranks) = (control.requests, &self.options.ranks);
-        let answers = evaluation.answer(&self.policy, &mut |_| go_on(requests, ranks)).await?;
+        let answers = evaluation.answer(&self.policy, &mut |_| check_stop(requests, ranks)).await?;
         control.observer.phase("judging held-out prompts");
-        let mut watch = |heard: Heard<'_>| {
-            if let Heard::Note(text) = heard {
+        let mut watch = |event: Heard<'_>| {
+            if let Heard::Note(text) = event {
                 control.observer.warning(text);
             }
-            go_on(requests, ranks)
+            check_stop(requests, ranks)
         };
         let pairs = evaluation.pairs(&answers);
         let Some(verdicts) = self.method.judge(&pairs, self.options.seed, &mut watch).await? else {
@@ -589,8 +589,8 @@ impl<'a> Trainer<'a> {
         self.method.first_invalid()
     }
 
-    pub(super) fn caution(&self) -> Option<String> {
-        self.method.caution()
+    pub(super) fn initial_warning(&self) -> Option<String> {
+        self.method.initial_warning()
     }
 
     /// Whether the reference follows the policy.
@@ -628,7 +628,7 @@ impl<'a> Trainer<'a> {
     }
 
     /// Whether one of the steps done may have changed a weight.
-    pub(super) fn meant_to_learn(&self) -> bool {
+    pub(super) fn could_change_weights(&self) -> bool {
         self.updater.learns_within(self.step)
     }
 

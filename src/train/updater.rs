@@ -33,7 +33,7 @@ impl Updater {
         self.schedule.at(step)
     }
 
-    /// Sums the gradients over the ranks, each of which has those of its own part of the rows.
+    /// Sums the gradients over the ranks. Each rank has the gradients of its own part of the rows.
     pub async fn sum_gradients(&self, options: &TrainOptions) -> Result<()> {
         sum_gradients(self.model.trained(), &options.ranks, options.reduce_dtype).await
     }

@@ -101,7 +101,7 @@ impl State {
             return Ok(*right);
         }
         let right = checked_case(class).check(gpu).wait().is_ok_and(|report| report.passed());
-        // If the device is lost, the tile is not to blame.
+        // If the device is lost, the failure does not show that the tile is wrong.
         gpu.idle().wait()?;
         if !right {
             self.known.wrong.push(format!("{tile} for {class}"));

@@ -89,7 +89,7 @@ fn choose(gpu: &Gpu, entry: &mut Entry, first_start: impl FnOnce() -> Vec<Case>)
 /// Returns the first case that disagrees with [`crate::reference`], or that the driver cannot compile.
 fn first_wrong(gpu: &Gpu, cases: &[Case]) -> Result<Option<String>> {
     let wrong = cases.iter().find(|case| !case.check(gpu).wait().is_ok_and(|report| report.passed()));
-    // If the device is lost, the kernel is not to blame.
+    // If the device is lost, the failure does not show that the kernel is wrong.
     gpu.idle().wait()?;
     Ok(wrong.map(|case| format!("{} {}", case.kernel, case.shape)))
 }
@@ -189,7 +189,7 @@ mod tests {
         assert_eq!(next.tuning(), first.tuning());
         assert!(case.check(&next).wait().unwrap().passed());
         assert_eq!(first.counts().pipelines, pipelines);
-        // The choice of a checkpoint is kept, whatever was measured.
+        // The choice of a checkpoint takes precedence over measurements.
         for tile in StagedTile::ALL.map(ProductTile::Staged) {
             let products = StagedProducts { chosen: vec![ChosenTile { class, tile }], otherwise: None };
             let of_checkpoint = Tuning { products: Products::Staged(products), ..first.tuning() };

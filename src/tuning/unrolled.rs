@@ -35,7 +35,7 @@ pub(super) fn choose(gpu: &Gpu, untuned: UnrolledTiles) -> Result<(UnrolledTiles
             choose(&mut candidate, *tile);
             let gpu = gpu.with_tuning(Tuning { products: Products::Unrolled(candidate), ..gpu.tuning() });
             let right = case.check(&gpu).wait().is_ok_and(|report| report.passed());
-            // If the device is lost, the tile is not to blame.
+            // If the device is lost, the failure does not show that the tile is wrong.
             gpu.idle().wait()?;
             if !right {
                 wrong.push(*tile);

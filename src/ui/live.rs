@@ -183,21 +183,21 @@ impl LiveRun {
             return;
         }
         state.phase = name.to_owned();
-        self.told(state);
+        self.notify(state);
     }
 
     /// Records a step of an earlier process from its row of `metrics.jsonl`.
     pub fn logged(&self, row: &Value) {
         let mut state = self.lock();
         state.log(row);
-        self.told(state);
+        self.notify(state);
     }
 
     /// Records a completed step.
     pub fn step(&self, report: &StepReport) {
         let mut state = self.lock();
         state.take(report);
-        self.told(state);
+        self.notify(state);
     }
 
     /// Records a warning.
@@ -211,7 +211,7 @@ impl LiveRun {
         if state.warnings.len() > WARNINGS {
             state.warnings.pop_front();
         }
-        self.told(state);
+        self.notify(state);
     }
 
     /// Records the end of the run; `outcome` is a sentence.
@@ -219,7 +219,7 @@ impl LiveRun {
         let mut state = self.lock();
         state.outcome = Some(outcome.into());
         state.phase.clear();
-        self.told(state);
+        self.notify(state);
     }
 
     /// Calls `listener` after every change, as long as it returns `true`.
@@ -259,7 +259,7 @@ impl LiveRun {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn told(&self, state: MutexGuard<'_, State>) {
+    fn notify(&self, state: MutexGuard<'_, State>) {
         drop(state);
         self.listeners.call();
     }

@@ -22,8 +22,8 @@
 //! let ui = Ui::start(&UiOptions::default(), served)?;
 //! assert!(ui.url().starts_with("http://127.0.0.1:"));
 //! // A run uses `queue` as its judge, reports to `observer`, and checks `requests` between steps.
-//! let mut nobody = ();
-//! let (queue, observer) = (Human::new(desk), UiObserver::new(live.clone(), &mut nobody));
+//! let mut ignored = ();
+//! let (queue, observer) = (Human::new(desk), UiObserver::new(live.clone(), &mut ignored));
 //! # drop((queue, observer));
 //! live.end("The model is in run/model.");
 //! # Ok::<(), oaif::Error>(())

@@ -47,9 +47,9 @@ mod tests {
     use super::*;
 
     #[derive(Default)]
-    struct Heard(Vec<String>);
+    struct Recorded(Vec<String>);
 
-    impl Observer for Heard {
+    impl Observer for Recorded {
         fn phase(&mut self, name: &str) {
             self.0.push(format!("phase {name}"));
         }
@@ -67,13 +67,13 @@ mod tests {
     #[test]
     fn the_page_and_the_next_observer_receive_all_reports() {
         let live = Arc::new(LiveRun::new("run", Vec::new()));
-        let mut heard = Heard::default();
-        let mut observer = UiObserver::new(live.clone(), &mut heard);
+        let mut recorded = Recorded::default();
+        let mut observer = UiObserver::new(live.clone(), &mut recorded);
         observer.logged(&serde_json::json!({"step": 2, "loss": 0.25}));
         observer.phase("sampling");
         observer.step(&StepReport { step: 3, ..StepReport::default() });
         observer.warning("hot");
-        assert_eq!(heard.0, ["logged 2", "phase sampling", "step 3", "warning hot"]);
+        assert_eq!(recorded.0, ["logged 2", "phase sampling", "step 3", "warning hot"]);
         let text = serde_json::to_value(live.snapshot()).unwrap();
         assert_eq!(
             (&text["phase"], &text["step"], &text["warnings"][0]["text"]),

@@ -366,15 +366,15 @@ fn two_pages_stay_in_sync_and_a_label_given_in_one_is_stale_in_the_other() {
     let (one, two) = (Browser::open(ui), Browser::open(ui));
     let pair = one.pair();
     assert_eq!(pair, two.pair());
-    let mut heard = two.events();
-    let first: Value = serde_json::from_str(&heard("change")).unwrap();
+    let mut next_event = two.events();
+    let first: Value = serde_json::from_str(&next_event("change")).unwrap();
     assert_eq!(one.label(&pair, "first").status, 200);
-    let next: Value = serde_json::from_str(&heard("change")).unwrap();
+    let next: Value = serde_json::from_str(&next_event("change")).unwrap();
     assert!(next["desk"].as_u64() > first["desk"].as_u64(), "{first} {next}");
     let refused = two.label(&pair, "second");
     assert_eq!(
         (refused.status, refused.json()["error"].as_str()),
-        (409, Some("This pair has a label already, so this one was not taken."))
+        (409, Some("This pair already has a label, so this one was not saved."))
     );
     let path = format!("/api/desk?form={}", pair["form"]);
     assert_ne!(two.get(&path).json()["pair"]["id"], pair["id"], "it is gone from the other page");
@@ -431,10 +431,10 @@ fn after_a_kill_the_labels_are_restored_from_the_file() {
 fn steps_and_the_end_of_the_run_are_sent_as_events() {
     let Fixture { ui, live, requests, human, .. } = fixture(1);
     let browser = Browser::open(&ui);
-    let mut heard = browser.events();
-    heard("change");
+    let mut next_event = browser.events();
+    next_event("change");
     live.step(&StepReport { step: 7, total_steps: 9, loss: Some(0.25), ..StepReport::default() });
-    heard("change");
+    next_event("change");
     let run = browser.get("/api/run").json();
     assert_eq!(
         (&run["step"], &run["loss"], &run["curves"]["loss"]),
@@ -444,12 +444,12 @@ fn steps_and_the_end_of_the_run_are_sent_as_events() {
         assert_eq!(browser.post("/api/request", &json!({ "wish": wish })).json()[wish], true);
         assert!(flag.load(std::sync::atomic::Ordering::Relaxed), "{wish}");
     }
-    heard("change");
+    next_event("change");
     browser.post("/api/request", &json!({"wish": "resume"}));
     assert!(!requests.pauses());
     live.end("The model is in run/model.");
     drop((ui, human));
-    let end: Value = serde_json::from_str(&heard("end")).unwrap();
+    let end: Value = serde_json::from_str(&next_event("end")).unwrap();
     assert_eq!((&end["outcome"], &end["step"]), (&json!("The model is in run/model."), &json!(7)));
 }
 
@@ -457,8 +457,8 @@ fn steps_and_the_end_of_the_run_are_sent_as_events() {
 fn the_thread_ends_within_a_second_of_the_drop_despite_open_connections() {
     let Fixture { ui, human, .. } = fixture(1);
     let browser = Browser::open(&ui);
-    let mut heard = browser.events();
-    heard("change");
+    let mut next_event = browser.events();
+    next_event("change");
     // A client that sends many requests and reads nothing.
     let mut deaf = TcpStream::connect(ui.address()).unwrap();
     deaf.set_write_timeout(Some(Duration::from_millis(100))).unwrap();

@@ -302,8 +302,8 @@ fn a_run_prints_and_stores_the_lengths_of_its_rows() {
     let rows = place.json("run/run.json")["rows"].take();
     for (line, part) in table[1..].iter().zip(["prompt", "chosen", "rejected"]) {
         let lengths = &rows[format!("{part}_tokens")];
-        let told = ["min", "median", "p95", "max"].map(|key| lengths[key].to_string());
-        assert_eq!(line[..], [&[part], &told.each_ref().map(String::as_str)[..]].concat(), "{err}");
+        let expected = ["min", "median", "p95", "max"].map(|key| lengths[key].to_string());
+        assert_eq!(line[..], [&[part], &expected.each_ref().map(String::as_str)[..]].concat(), "{err}");
     }
     let dry = place.oaif(&DPO.replace("--output-dir run", "--output-dir other --dry-run")).done();
     assert!(dry.err.contains("tokens"), "{}", dry.err);

@@ -7,8 +7,7 @@ use super::{Place, number};
 /// A model that runs quickly.
 const SMALL: &str = "--shape c=32,f=64,l=2,h=4,k=2,v=64";
 
-/// Checks what every measurement tells.
-/// What was measured, of all that was printed.
+/// The rows that are measurements.
 fn measurements(rows: &[Value]) -> Vec<&Value> {
     rows.iter().filter(|row| row["ms"].is_number()).collect()
 }
@@ -242,7 +241,11 @@ fn a_comparison_prints_ratios_and_names_cases_of_only_one_run() {
     only("only_now", "one prompt of 24 ");
 
     let out = place.oaif(&(line("16,24") + " --compare then.jsonl")).done().out;
-    assert!(out.contains("launches  ratio") && out.contains("only then: prefill one prompt of 8 "), "{out}");
+    assert!(
+        out.contains("launches  ratio")
+            && out.contains("only in the earlier benchmark: prefill one prompt of 8 "),
+        "{out}"
+    );
     place.write("odd.jsonl", "{}");
     place.oaif(&(line("8") + " --compare odd.jsonl")).refused(1, &["odd.jsonl", "no measurement"]);
 }

@@ -276,8 +276,8 @@ fn an_ensemble_votes_and_its_agreement_is_printed() {
     assert_eq!(rows[0]["votes"], serde_json::json!([1.0, 0.0, 1.0]));
     assert!((number(&rows[0], "p_first") - 2.0 / 3.0).abs() < 1e-6, "{}", rows[0]);
     // One rule is the opposite of another, and the third agrees with each in half of the cases: kappas 0, 1 and 0.
-    let told = "the judges agree on 33.3 % of 3 pairs; mean Cohen's κ of two judges 0.33";
-    assert!(said.contains(told), "{said}");
+    let expected = "the judges agree on 33.3 % of 3 pairs; mean Cohen's κ of two judges 0.33";
+    assert!(said.contains(expected), "{said}");
     assert_judged(&place.oaif(line).done().rows(), &["tie"; 4]);
     place.write("inner.toml", "judge = 'ensemble'\njudge-member = ['long.toml', 'has.json']\n");
     place.write("wrong.toml", "judge = 'rule'\njudge-rules = 'longer'\n");
@@ -302,8 +302,8 @@ fn a_member_of_an_ensemble_without_any_valid_verdict_is_named() {
     place.write("mute.sh", r#"sed 's/^{\("id":"[^"]*"\),.*/{\1,"verdict":"invalid","why":"I am out"}/'"#);
     let line = "judge --input pairs.jsonl --judge ensemble --judge-member long.toml --judge-member mute.toml";
     let done = place.oaif(line).done();
-    let told = "warning: member 2 of the ensemble (command) has no usable verdict on 3 of 3 pairs";
-    assert!(done.err.contains(told) && done.err.contains("first reason: I am out"), "{}", done.err);
+    let expected = "warning: member 2 of the ensemble (command) has no usable verdict on 3 of 3 pairs";
+    assert!(done.err.contains(expected) && done.err.contains("first reason: I am out"), "{}", done.err);
     let rows = done.rows();
     assert_judged(&rows, &["1", "2", "tie", "tie"]);
     assert_eq!(rows[0]["votes"], serde_json::json!([1.0, "I am out"]));

@@ -76,9 +76,10 @@ fn a_reward_run_prints_how_to_judge_with_the_trained_model() {
         let line =
             format!("reward --model tiny --dataset pairs.jsonl --max-steps 2 --output-dir {run} {flags}");
         let err = place.oaif(line.trim()).done().err;
-        let told = err.lines().find_map(|line| line.strip_prefix("try it:      oaif ")).unwrap_or_default();
-        assert!(told.starts_with("judge --judge reward"), "{err}");
-        let judged = place.oaif(told).done();
+        let suggested =
+            err.lines().find_map(|line| line.strip_prefix("try it:      oaif ")).unwrap_or_default();
+        assert!(suggested.starts_with("judge --judge reward"), "{err}");
+        let judged = place.oaif(suggested).done();
         assert!(judged.out.contains("\"verdict\""), "{}", judged.out);
     }
 }
@@ -228,9 +229,9 @@ fn a_chat_keeps_the_conversation_until_a_new_one_begins() {
     assert_eq!(generated.out.trim_end_matches('\n'), answers[2]);
     // A message that is too long is reported, and the conversation continues.
     let long = format!("{}\nthe fox had a hat\n", "the fox had a hat and ".repeat(40));
-    let told = chat(&long, "").done();
-    assert_eq!(told.out.lines().collect::<Vec<_>>(), [answers[0]]);
-    assert!(told.err.contains("the model takes at most 127: /new starts a new one"), "{}", told.err);
+    let done = chat(&long, "").done();
+    assert_eq!(done.out.lines().collect::<Vec<_>>(), [answers[0]]);
+    assert!(done.err.contains("the model takes at most 127: /new starts a new one"), "{}", done.err);
     place.set("tiny/tokenizer_config.json", "chat_template", json!(null));
     chat("a\n", "").refused(1, &["tiny: has no chat template", "oaif generate --prompt"]);
 }
@@ -261,7 +262,7 @@ fn quiet_leaves_results_warnings_and_errors() {
 }
 
 #[test]
-fn the_json_log_is_one_object_a_line_with_every_step_as_in_metrics() {
+fn the_json_log_has_one_object_per_line_and_each_step_as_in_metrics() {
     let Some(place) = place() else { return };
     let outcome = place.oaif(&format!("{ALIGN} --judge-rule longer --lora-r 2 --log json")).done();
     let events = super::rows(&outcome.err);

@@ -162,12 +162,12 @@ fn a_run_killed_at_random_moments_equals_an_uninterrupted_one() {
     let seed = std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64;
     println!("seed {seed}");
     let mut random = Random(seed);
-    let asked = std::env::var("OAIF_KILLS").ok().map(|kills| kills.parse::<usize>().unwrap());
+    let kills = std::env::var("OAIF_KILLS").ok().map(|kills| kills.parse::<usize>().unwrap());
     let mut kinds = kinds();
-    if asked.is_none() {
+    if kills.is_none() {
         kinds.truncate(1);
     }
-    let all = asked.unwrap_or(5);
+    let all = kills.unwrap_or(5);
     for (i, (kind, line, weights)) in kinds.iter().enumerate() {
         let kills = all / kinds.len() + usize::from(i < all % kinds.len());
         let Some(place) = Place::with(&["tiny"]) else { return };
@@ -253,7 +253,7 @@ fn a_failed_judge_is_retried_and_completed_steps_are_kept() {
     };
     let outcome = place.oaif(&line("run", "judge"));
     assert_eq!(outcome.code, Some(1), "{}", outcome.err);
-    assert!(outcome.err.contains("asked again after a failure") && outcome.err.contains("exit status: 3"));
+    assert!(outcome.err.contains("retried after a failure") && outcome.err.contains("exit status: 3"));
     assert!(outcome.err.contains("after step 2; resume with oaif align --resume run"), "{}", outcome.err);
     assert_eq!(place.names("run/checkpoints"), ["step-000002"]);
     let report = String::from_utf8(place.read("run/report.html")).unwrap();

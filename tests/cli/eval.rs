@@ -231,10 +231,10 @@ fn an_ensembles_members_are_checked_for_self_preference_and_for_having_trained_t
     let with_own = ensemble(["long", "tiny"]);
     assert!(eval(&with_own).err.contains(own));
     // Neither a second judge with that model nor one without valid verdicts can measure it.
-    for (second, told) in [("both", ""), ("mute", "the second judge gave no usable verdict")] {
+    for (second, expected) in [("both", ""), ("mute", "the second judge gave no usable verdict")] {
         let done = eval(&format!("{with_own} --second-judge {second}.toml"));
         assert!(
-            done.err.contains(own) && done.err.contains(told) && !done.out.contains(measured),
+            done.err.contains(own) && done.err.contains(expected) && !done.out.contains(measured),
             "{}",
             done.err
         );
@@ -249,9 +249,13 @@ fn an_ensembles_members_are_checked_for_self_preference_and_for_having_trained_t
     assert!(done.err.contains(unheard) && html.contains(unheard), "{}", done.err);
 
     let train = "align --model tiny --dataset prompts.jsonl --max-steps 1 --per-device-train-batch-size 4 --max-new-tokens 6";
-    let trained_by = |run: &str, judge: &str, told: &str| {
+    let trained_by = |run: &str, judge: &str, expected: &str| {
         let done = place.oaif(&format!("eval --run {run} {judge}")).done();
-        assert!(done.err.contains(&format!("{told}: this win rate measures")), "{told}: {}", done.err);
+        assert!(
+            done.err.contains(&format!("{expected}: this win rate measures")),
+            "{expected}: {}",
+            done.err
+        );
     };
     place.write("has.toml", "judge = 'rule'\njudge-rule = 'contains:e'\n");
     place.oaif(&format!("{train} --output-dir two {}", ensemble(["long", "has"]))).done();
@@ -455,7 +459,7 @@ fn two_judges_give_their_agreement_and_a_win_rate_each() {
 
     place.write("longer.toml", "judge = \"rule\"\njudge-rule = \"longer\"\n");
     let same = place.oaif(&format!("{ADAPTED} {RULE} --output out --second-judge longer.toml")).done();
-    assert!(same.err.contains("the second judge is the judge itself"), "{}", same.err);
+    assert!(same.err.contains("the second judge is the same as --judge"), "{}", same.err);
     let refuses = |text: &str, parts: &[&str]| {
         place.write("bad.toml", text);
         let line = format!("{ADAPTED} {RULE} --output none --second-judge bad.toml");

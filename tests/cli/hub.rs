@@ -202,7 +202,7 @@ fn a_failed_download_is_one_sentence_about_the_flag() {
     let Some((place, hub)) = place() else { return };
     let generate = |model: &str| place.online(&hub, &format!("generate --model {model} --prompt fox"));
     Outcome::of(generate("org/none"))
-        .refused(2, &["--model: org/none is not a folder here, and does not exist", "404"]);
+        .refused(2, &["--model: org/none is not a local folder, and does not exist", "404"]);
     Outcome::of(generate("org/tiny@none")).refused(2, &["has no revision none"]);
     place.refuses(
         "generate --model org/tiny --prompt fox",
@@ -234,7 +234,7 @@ fn the_token_is_in_no_output_and_corrupt_content_is_not_kept() {
     command.env("HF_TOKEN", TOKEN);
     let outcome = Outcome::of(command);
     assert!(!outcome.err.contains(TOKEN) && !outcome.out.contains(TOKEN));
-    outcome.ended(1, &["org/tiny: model.safetensors: ", "does not have the hash", "nothing of it is kept"]);
+    outcome.ended(1, &["org/tiny: model.safetensors: ", "does not have the hash", "nothing was saved"]);
     let blobs = place.names("hf/hub/models--org--tiny/blobs");
     assert!(!blobs.iter().any(|name| name.len() >= 64), "{blobs:?}");
     hub.state().damages = false;
@@ -271,7 +271,7 @@ fn a_killed_download_is_resumed() {
     hub.seen();
     let done =
         Outcome::of(place.online(&hub, "generate --model org/tiny --prompt fox --max-new-tokens 2")).done();
-    assert!(done.err.contains("are here already"), "{}", done.err);
+    assert!(done.err.contains("of it already downloaded"), "{}", done.err);
     let ranges: Vec<_> = hub.seen().into_iter().filter(|seen| seen.cdn).map(|seen| seen.range).collect();
     assert_eq!(ranges, [Some(format!("bytes={}-", size / 2))]);
 }

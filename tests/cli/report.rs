@@ -3,7 +3,7 @@
 use super::{RULE, place};
 
 #[test]
-fn a_report_is_written_of_one_run_and_of_several() {
+fn a_report_is_written_for_one_run_and_for_several() {
     let Some(place) = place() else { return };
     let train =
         "align --model tiny --dataset pairs.jsonl --max-steps 3 --per-device-train-batch-size 2 --lora-r 2";
@@ -11,7 +11,7 @@ fn a_report_is_written_of_one_run_and_of_several() {
     place.oaif(&format!("{train} {RULE} {held_out} --learning-rate 0.01 --output-dir one")).done();
     place.oaif(&format!("{train} {RULE} --learning-rate 0.02 --output-dir two")).done();
 
-    // The responses before and after are kept, of the last evaluation.
+    // The responses before and after training are stored, from the last evaluation only.
     let samples = place.rows("one/eval_samples.jsonl");
     assert_eq!(samples.len(), 4);
     for row in &samples {

@@ -449,9 +449,9 @@ fn a_run_warns_of_useless_training_and_the_report_contains_the_warnings() {
     let err = place.oaif_with(line, &[judge]).done().err;
     let html = String::from_utf8(place.read("run/report.html")).unwrap().replace('\u{a0}', " ");
     let kept = place.json("run/run.json")["warnings"].to_string();
-    for told in ["he judge preferred the first response in 100 %", "he policy hardly changed"] {
-        assert_eq!(err.matches(told).count(), 1, "{err}");
-        assert!(html.contains(told) && kept.contains(told), "{told} in {kept}");
+    for expected in ["he judge preferred the first response in 100 %", "he policy hardly changed"] {
+        assert_eq!(err.matches(expected).count(), 1, "{err}");
+        assert!(html.contains(expected) && kept.contains(expected), "{expected} in {kept}");
     }
     // A member of an ensemble without any valid verdict.
     place.write("mute.sh", r#"sed 's/^{\("id":"[^"]*"\),.*/{\1,"verdict":"invalid","why":"I am out"}/'"#);
@@ -553,9 +553,10 @@ fn a_report_is_a_self_contained_page_about_the_run() {
         assert_eq!(outcome.out.lines().count(), 1, "standard output is for the result: {}", outcome.out);
         let html = String::from_utf8(place.read("run/report.html")).unwrap();
         assert_self_contained(&html);
-        for told in ["tiny, ", "<dd>7</dd>", ">Loss</text>", ">Gradient norm</text>", ">Learning rate</text>"]
+        for expected in
+            ["tiny, ", "<dd>7</dd>", ">Loss</text>", ">Gradient norm</text>", ">Learning rate</text>"]
         {
-            assert!(html.contains(told), "{kind}: {told}");
+            assert!(html.contains(expected), "{kind}: {expected}");
         }
         let pairs = (html.contains("Judged pairs"), html.contains(">Reward margin</text>"));
         assert_eq!(pairs, (kind == "align", kind != "sft"), "{kind}");

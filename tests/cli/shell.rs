@@ -7,7 +7,7 @@ fn place() -> Place {
 }
 
 #[test]
-fn completions_and_man_pages_know_every_command() {
+fn completions_and_man_pages_cover_every_command() {
     let place = place();
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         let script = place.oaif(&format!("completions {shell}")).done().out;

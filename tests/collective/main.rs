@@ -82,7 +82,7 @@ fn a_rank_that_ends_early_makes_the_others_fail() {
         block_on(ranks.barrier()).unwrap();
         if ranks.rank() != 1 {
             let why = error(block_on(ranks.barrier()));
-            // The rank that notices it first tells the other.
+            // The rank that notices the failure first reports it to the other.
             assert!(why.contains("rank 1 ended before the other ranks"), "{why}");
             assert_eq!(
                 error(block_on(ranks.broadcast(vec![]))),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use oaif::unstable::hub::Wanted;
 
 use super::server::{COMMIT, Seen, TOKEN};
-use super::{Place, Told, WEIGHTS, weights};
+use super::{Calls, Place, WEIGHTS, weights};
 
 /// Requests for the weights' content.
 fn of_weights(seen: &[Seen]) -> Vec<Option<String>> {
@@ -20,8 +20,8 @@ fn range(from: usize) -> Option<String> {
 #[test]
 fn only_needed_files_are_downloaded_and_the_second_time_the_cache_is_used() {
     let place = Place::new();
-    let mut told = Told::default();
-    let snapshot = place.fetch_as("org/name", &Wanted::Model, &mut told).unwrap();
+    let mut calls = Calls::default();
+    let snapshot = place.fetch_as("org/name", &Wanted::Model, &mut calls).unwrap();
     let files = ["config.json", "tokenizer.json", "additional_chat_templates/rag.jinja", WEIGHTS];
     assert_eq!(snapshot.files, files);
     assert_eq!(snapshot.commit.to_string(), COMMIT);
@@ -30,12 +30,12 @@ fn only_needed_files_are_downloaded_and_the_second_time_the_cache_is_used() {
     }
     assert!(!snapshot.dir.join("pytorch_model.bin").exists());
     // The size is reported before the download starts.
-    assert_eq!((told.begun, told.received), (vec![(4, 1_000_006, 0)], 1_000_006));
+    assert_eq!((calls.begun, calls.received), (vec![(4, 1_000_006, 0)], 1_000_006));
     place.hub.seen();
-    let mut told = Told::default();
-    assert_eq!(place.fetch_as("org/name", &Wanted::Model, &mut told).unwrap(), snapshot);
+    let mut calls = Calls::default();
+    assert_eq!(place.fetch_as("org/name", &Wanted::Model, &mut calls).unwrap(), snapshot);
     let seen = place.hub.seen();
-    assert!(told.begun.is_empty() && seen.len() == 1 && seen[0].path.contains("/revision/main"), "{seen:?}");
+    assert!(calls.begun.is_empty() && seen.len() == 1 && seen[0].path.contains("/revision/main"), "{seen:?}");
 }
 
 #[test]
@@ -57,11 +57,11 @@ fn a_download_that_a_process_left_is_resumed_by_the_next() {
     assert!(place.kept().iter().any(|name| name.ends_with(".incomplete")));
     assert!(!place.kept().iter().any(|name| name.ends_with(WEIGHTS) || name.contains("refs")));
     place.hub.seen();
-    let mut told = Told::default();
-    let snapshot = place.fetch_as("org/name", &Wanted::Model, &mut told).unwrap();
+    let mut calls = Calls::default();
+    let snapshot = place.fetch_as("org/name", &Wanted::Model, &mut calls).unwrap();
     assert_eq!(of_weights(&place.hub.seen()), [range(400_000)]);
-    assert_eq!(told.begun, [(1, 1_000_000, 400_000)]);
-    assert_eq!(told.received, 600_000);
+    assert_eq!(calls.begun, [(1, 1_000_000, 400_000)]);
+    assert_eq!(calls.received, 600_000);
     assert!(std::fs::read(snapshot.dir.join(WEIGHTS)).unwrap() == weights(1_000_000));
     assert!(!place.kept().iter().any(|name| name.ends_with(".incomplete")));
 }

@@ -1,4 +1,4 @@
-//! A hub that sends wrong data or tries to write outside of the cache: nothing of it is kept.
+//! A hub that sends wrong data or tries to write outside of the cache: nothing is saved.
 
 use super::server::COMMIT;
 use super::{Place, WEIGHTS, weights};
@@ -17,10 +17,7 @@ fn nothing_of_the_weights(place: &Place) {
 fn content_with_a_wrong_hash_is_not_kept() {
     let place = Place::new();
     place.hub.state().damages = true;
-    place.refuses(
-        "org/name",
-        &[WEIGHTS, "does not have the hash that the hub reports", "nothing of it is kept"],
-    );
+    place.refuses("org/name", &[WEIGHTS, "does not have the hash that the hub reports", "nothing was saved"]);
     nothing_of_the_weights(&place);
     // Nor is it stored under the wrong hash given by the hub.
     place.hub.state().damages = false;
@@ -52,14 +49,14 @@ fn content_with_a_wrong_size_is_not_kept() {
 
 #[test]
 fn content_with_a_wrong_size_is_not_kept_if_no_length_is_sent() {
-    for (size, told) in [
+    for (size, reported) in [
         (100, "sends more than the 100 bytes"),
         (1_000_001, "sends 1000000 bytes, but reports a size of 1000001"),
     ] {
         let place = Place::new();
         place.hub.state().size = Some(size);
         place.hub.state().chunked = true;
-        place.refuses("org/name", &[WEIGHTS, told, "nothing of it is kept"]);
+        place.refuses("org/name", &[WEIGHTS, reported, "nothing was saved"]);
         nothing_of_the_weights(&place);
     }
     let place = Place::new();
@@ -69,10 +66,10 @@ fn content_with_a_wrong_size_is_not_kept_if_no_length_is_sent() {
 
 #[test]
 fn an_impossible_size_is_refused_before_the_download() {
-    for (size, told) in [(1 << 60, "1048576 TiB"), (u64::MAX, "16777216 TiB")] {
+    for (size, reported) in [(1 << 60, "1048576 TiB"), (u64::MAX, "16777216 TiB")] {
         let place = Place::new();
         place.hub.state().size = Some(size);
-        place.refuses("org/name", &[WEIGHTS, told, "more than the limit of"]);
+        place.refuses("org/name", &[WEIGHTS, reported, "more than the limit of"]);
         assert_eq!(place.kept(), [""; 0]);
         assert!(place.hub.seen().iter().all(|s| !s.cdn && s.method != "GET" || s.path.contains("/api/")));
     }

@@ -22,13 +22,13 @@ struct Place {
 
 /// The calls that a [`Watch`] received.
 #[derive(Default)]
-struct Told {
+struct Calls {
     begun: Vec<(usize, u64, u64)>,
     received: u64,
     warnings: Vec<String>,
 }
 
-impl Watch for Told {
+impl Watch for Calls {
     fn begins(&mut self, _: &Repo, files: usize, bytes: u64, present: u64) {
         self.begun.push((files, bytes, present));
     }

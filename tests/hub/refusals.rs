@@ -4,7 +4,7 @@ use oaif::unstable::error::Error;
 use oaif::unstable::hub::{Token, Wanted};
 
 use super::server::TOKEN;
-use super::{Place, Told};
+use super::{Calls, Place};
 
 #[test]
 fn a_private_or_unknown_repository_asks_for_the_name_or_a_token() {
@@ -71,9 +71,9 @@ fn an_unreachable_hub_is_not_needed_if_the_cache_is_complete() {
     let mut place = Place::new();
     let snapshot = place.fetch("org/name").unwrap();
     place.settings.endpoint = "http://127.0.0.1:9".into();
-    let mut told = Told::default();
-    assert_eq!(place.fetch_as("org/name", &Wanted::Model, &mut told).unwrap(), snapshot);
-    assert!(told.warnings[0].contains("the cached files are used"), "{:?}", told.warnings);
+    let mut calls = Calls::default();
+    assert_eq!(place.fetch_as("org/name", &Wanted::Model, &mut calls).unwrap(), snapshot);
+    assert!(calls.warnings[0].contains("the cached files are used"), "{:?}", calls.warnings);
 }
 
 #[test]

@@ -37,7 +37,7 @@ fn failing(way: usize, request: &Request) -> Reply {
         ),
         // The answer to another pair, in the format of a server that repeats ids.
         9 => {
-            let mut other = told(request, 1.0 - opinion(request.text()));
+            let mut other = verdict_reply(request, 1.0 - opinion(request.text()));
             let id = request.headers["x-request-id"].clone();
             let changed = if id.ends_with('0') { "1" } else { "0" };
             other["id"] = json!(format!("chatcmpl-{}{changed}", &id[..id.len() - 1]));
@@ -316,7 +316,7 @@ fn an_answer_with_another_model_name_is_rejected_after_the_right_name() {
     let server = Server::start(|request| {
         let mut answer = good(request);
         if request.before == 0 && chance(5, request.text()) < 0.3 {
-            answer = told(request, 0.5);
+            answer = verdict_reply(request, 0.5);
             answer["model"] = json!("another");
         }
         Reply::json(200, &answer)

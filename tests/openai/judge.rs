@@ -41,27 +41,27 @@ pub fn text(pair: &Pair<'_>) -> String {
 
 /// A good answer in the format of the requested endpoint.
 pub fn good(request: &Request) -> Value {
-    told(request, opinion(request.text()))
+    verdict_reply(request, opinion(request.text()))
 }
 
 /// The answer of a judge that says "1" with probability p, and otherwise "2".
-pub fn told(request: &Request, p: f64) -> Value {
+pub fn verdict_reply(request: &Request, p: f64) -> Value {
     let (said, logp) = if p > 0.5 { (" 1", p.ln()) } else { ("2", (1.0 - p).ln()) };
-    let asked = request.body["logprobs"] != Value::Null;
+    let with_logprobs = request.body["logprobs"] != Value::Null;
     let usage = json!({ "prompt_tokens": request.text().len(), "completion_tokens": 1 });
     let (id, model) = (format!("x-{}", request.headers["x-request-id"]), &request.body["model"]);
     if request.path.ends_with("/chat/completions") {
         let top = [(" 1", p.ln()), ("2", (1.0 - p).ln())]
             .map(|(token, logp)| json!({ "token": token, "logprob": logp }));
         let content = json!([{ "token": said, "logprob": logp, "top_logprobs": top }]);
-        let logprobs = if asked { json!({ "content": content }) } else { Value::Null };
+        let logprobs = if with_logprobs { json!({ "content": content }) } else { Value::Null };
         let choice =
             json!({ "index": 0, "message": { "role": "assistant", "content": said }, "logprobs": logprobs });
         return json!({ "id": id, "object": "chat.completion", "model": model, "choices": [choice], "usage": usage });
     }
     let top = json!([{ " 1": p.ln(), "2": (1.0 - p).ln() }]);
     let logprobs = json!({ "tokens": [said], "token_logprobs": [logp], "top_logprobs": top });
-    let logprobs = if asked { logprobs } else { Value::Null };
+    let logprobs = if with_logprobs { logprobs } else { Value::Null };
     let choice = json!({ "index": 0, "text": said, "logprobs": logprobs });
     json!({ "id": id, "object": "text_completion", "model": model, "choices": [choice], "usage": usage })
 }

@@ -67,26 +67,26 @@ fn the_key_is_in_no_file_and_no_message_whatever_a_server_answers() {
         .cache(dir.path().join("cache"))
         .retries(2)
         .log_probabilities(false);
-    let mut told = format!("{options:?}");
+    let mut searched = format!("{options:?}");
     for urls in [options.urls.clone(), options.urls[1..3].to_vec()] {
         let queue = judge(options.clone().urls(urls).patience(Duration::from_secs(2)));
-        told += &format!("{queue:?} {:?} {}", queue.identity().unwrap(), queue.name());
+        searched += &format!("{queue:?} {:?} {}", queue.identity().unwrap(), queue.name());
         let mut queue = Journalled::new(Box::new(queue));
         queue.open(&dir.path().join("journal.jsonl")).unwrap();
         let questions = questions(60);
         let outcome = ask_journalled(&mut queue, &questions);
-        told += &format!("{:?} {:?} {:?}", outcome.answers, outcome.notes, outcome.error);
+        searched += &format!("{:?} {:?} {:?}", outcome.answers, outcome.notes, outcome.error);
     }
     for file in ["journal.jsonl", "cache/judgements.jsonl"] {
-        told += &std::fs::read_to_string(dir.path().join(file)).unwrap();
+        searched += &std::fs::read_to_string(dir.path().join(file)).unwrap();
     }
-    assert!(told.contains("(key)") && told.contains("Incorrect API key"), "{told}");
-    assert!(told.contains("trace: (key)") || told.contains("Bearer (key)"), "{told}");
+    assert!(searched.contains("(key)") && searched.contains("Incorrect API key"), "{searched}");
+    assert!(searched.contains("trace: (key)") || searched.contains("Bearer (key)"), "{searched}");
     // Not even a part of it.
     for part in [SECRET, &SECRET[..8], &SECRET[12..], "7365637265"] {
-        assert!(!told.contains(part), "{part} is in {told}");
+        assert!(!searched.contains(part), "{part} is in {searched}");
     }
-    println!("{} characters were searched", told.len());
+    println!("{} characters were searched", searched.len());
 }
 
 #[test]

@@ -210,10 +210,10 @@ fn a_response_is_rated_by_the_mean_of_one_to_ten_and_two_ratings_compare_a_pair(
     assert!(together(Box::new(judge(options.clone().model("another")))));
     assert!(!together(Box::new(InPlace::new(Rule::parse("longer").unwrap()))));
     let of = |prompt: &str, response: &str| 1.0 + 8.0 * opinion(&format!("{prompt}\n{response}\nRating="));
-    let mut asked = questions(10);
-    asked.extend((0..10).map(rate));
-    let outcome = ask(&mut queue, &asked);
-    for (at, question) in asked.iter().enumerate() {
+    let mut submitted = questions(10);
+    submitted.extend((0..10).map(rate));
+    let outcome = ask(&mut queue, &submitted);
+    for (at, question) in submitted.iter().enumerate() {
         match (&outcome.of(question).said, question.pair()) {
             (Said::Judgement(judgement), Some(pair)) => {
                 let margin = of(pair.prompt, pair.response_1) - of(pair.prompt, pair.response_2);

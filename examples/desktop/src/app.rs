@@ -14,7 +14,7 @@ use oaif::judge::{GivenLabel, Pick, Shown, View};
 use crate::curve::curve;
 use crate::frames::Frames;
 use crate::learner::Learner;
-use crate::shared::{Shared, Told};
+use crate::shared::{Shared, Status};
 use crate::{Arguments, Ending};
 
 /// The target duration of a submit. A frame waits for at most two submits.
@@ -56,11 +56,12 @@ impl App {
     pub fn new(arguments: Arguments, window: egui::Context, device: wgpu::Device, queue: wgpu::Queue) -> App {
         let shared = Arc::new(Shared::new(window));
         // Errors of an application's own device are reported to the application. Without these handlers, wgpu panics.
-        let told = shared.clone();
-        device.on_uncaptured_error(Arc::new(move |error| told.error(format!("a GPU call failed: {error}"))));
-        let told = shared.clone();
+        let errors = shared.clone();
+        device
+            .on_uncaptured_error(Arc::new(move |error| errors.error(format!("a GPU call failed: {error}"))));
+        let losses = shared.clone();
         device.set_device_lost_callback(move |reason, message| {
-            told.tell(|told| told.lost = Some(format!("{reason:?}: {message}")));
+            losses.update(|status| status.lost = Some(format!("{reason:?}: {message}")));
         });
         App {
             arguments,
@@ -97,12 +98,12 @@ impl App {
     fn begin(&mut self) {
         // Ends the previous learner first.
         self.learner = None;
-        self.shared.tell(|told| *told = Told::default());
+        self.shared.update(|status| *status = Status::default());
         let options = GpuOptions::default().submit_ms(SUBMIT_MS);
         match Gpu::from_device(self.device.clone(), self.queue.clone(), &options) {
             Ok(gpu) => {
                 let (name, backend) = (&gpu.summary().name, &gpu.summary().backend);
-                self.shared.tell(|told| told.gpu = format!("{name}, {backend}"));
+                self.shared.update(|status| status.gpu = format!("{name}, {backend}"));
                 self.learner = Some(Learner::start(self.arguments.clone(), gpu, self.shared.clone()));
             }
             Err(error) => self.shared.error(error),
@@ -117,14 +118,14 @@ impl App {
     }
 
     /// Shows the model, the GPU, the progress, and the buttons.
-    fn status(&self, ui: &mut Ui, told: &Told) -> Option<Wish> {
+    fn status(&self, ui: &mut Ui, status: &Status) -> Option<Wish> {
         let mut wish = None;
         let name = self.arguments.model.file_name().unwrap_or(self.arguments.model.as_os_str());
         ui.horizontal(|ui| {
             ui.heading(name.to_string_lossy());
-            ui.label(RichText::new(&told.gpu).weak());
+            ui.label(RichText::new(&status.gpu).weak());
             ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
-                if told.ended || self.learner.is_none() {
+                if status.ended || self.learner.is_none() {
                     if ui.button("Start again").clicked() {
                         wish = Some(Wish::Begin);
                     }
@@ -140,32 +141,32 @@ impl App {
             });
         });
         ui.horizontal(|ui| {
-            ui.label(format!("step {}", told.steps));
+            ui.label(format!("step {}", status.steps));
             ui.separator();
-            ui.label(format!("memory {:.1} MiB", told.memory as f64 / f64::from(1 << 20)));
+            ui.label(format!("memory {:.1} MiB", status.memory as f64 / f64::from(1 << 20)));
             ui.separator();
-            ui.label(&told.phase);
+            ui.label(&status.phase);
         });
-        if let Some(note) = &told.note {
+        if let Some(note) = &status.note {
             ui.label(RichText::new(note).weak());
         }
-        for error in &told.errors {
+        for error in &status.errors {
             ui.add(Label::new(RichText::new(error).color(ui.visuals().error_fg_color)).wrap());
         }
         wish
     }
 
     /// Shows the chat and its input field.
-    fn chat(&mut self, ui: &mut Ui, told: &Told) -> Option<Wish> {
+    fn chat(&mut self, ui: &mut Ui, status: &Status) -> Option<Wish> {
         let mut wish = None;
-        let busy = told.chat.last().is_some_and(|exchange| !exchange.done);
-        let hint = match told.chat_ready {
+        let busy = status.chat.last().is_some_and(|exchange| !exchange.done);
+        let hint = match status.chat_ready {
             true => "Type the beginning of a story, and press Enter",
             false => "The model is not ready yet",
         };
         ui.with_layout(Layout::bottom_up(Align::Min), |ui| {
             ui.add_space(4.0);
-            ui.add_enabled_ui(told.chat_ready && !busy, |ui| {
+            ui.add_enabled_ui(status.chat_ready && !busy, |ui| {
                 let field =
                     TextEdit::singleline(&mut self.typed).hint_text(hint).desired_width(f32::INFINITY);
                 let entered = ui.add(field).lost_focus() && ui.input(|input| input.key_pressed(Key::Enter));
@@ -177,7 +178,7 @@ impl App {
             let scroll = ScrollArea::vertical().id_salt("chat").stick_to_bottom(true).auto_shrink(false);
             ui.with_layout(Layout::top_down(Align::Min), |ui| {
                 scroll.show(ui, |ui| {
-                    for exchange in &told.chat {
+                    for exchange in &status.chat {
                         ui.horizontal_wrapped(|ui| {
                             ui.spacing_mut().item_spacing.x = 0.0;
                             ui.label(RichText::new(&exchange.prompt).strong());
@@ -247,7 +248,7 @@ impl App {
             _ => None,
         };
         if let Some(refusal) = refused {
-            self.shared.tell(|told| told.note = Some(refusal.to_string()));
+            self.shared.update(|status| status.note = Some(refusal.to_string()));
         }
     }
 
@@ -290,33 +291,33 @@ impl eframe::App for App {
 
     fn ui(&mut self, ui: &mut Ui, _: &mut eframe::Frame) {
         let shared = self.shared.clone();
-        let told = shared.read();
-        self.frames.begin(&told.phase);
-        if let Some(why) = told.lost.clone() {
+        let status = shared.read();
+        self.frames.begin(&status.phase);
+        if let Some(why) = status.lost.clone() {
             return self.end(ui, Ending::Lost(why));
         }
         let shown = self.shown.map(|(form, _)| form);
         let view = self.learner.as_ref().map_or_else(nothing, |learner| learner.desk.view(shown));
-        let asked = Panel::top("status").show(ui, |ui| self.status(ui, &told)).inner;
+        let requested = Panel::top("status").show(ui, |ui| self.status(ui, &status)).inner;
         let chat = Panel::bottom("chat").resizable(true).default_size(170.0);
-        let said = chat.show(ui, |ui| self.chat(ui, &told)).inner;
+        let prompted = chat.show(ui, |ui| self.chat(ui, &status)).inner;
         Panel::right("curves").resizable(true).default_size(280.0).show(ui, |ui| {
-            let points = &told.curve;
+            let points = &status.curve;
             let height = (ui.available_height() / 2.0 - 24.0).max(40.0);
             let losses = points.iter().map(|point| point.loss);
             curve(ui, "loss", height, Color32::from_rgb(220, 130, 60), losses);
             let margins = points.iter().filter_map(|point| point.margin);
             curve(ui, "margin", height, Color32::from_rgb(80, 150, 220), margins);
         });
-        let failed = !told.errors.is_empty();
-        // The code below may change `told`, so the lock must be released.
-        drop(told);
+        let failed = !status.errors.is_empty();
+        // The code below may change `status`, so the lock must be released.
+        drop(status);
         let form = view.pair.as_ref().map(|pair| pair.form);
         if form != shown {
             self.shown = form.map(|form| (form, Instant::now()));
         }
         let clicked = CentralPanel::default().show(ui, |ui| self.pair(ui, &view)).inner;
-        if let Some(wish) = asked.or(said).or(clicked).or_else(|| key(ui)) {
+        if let Some(wish) = requested.or(prompted).or(clicked).or_else(|| key(ui)) {
             self.grant(wish, &view);
         }
         self.demo(ui, &view, failed);

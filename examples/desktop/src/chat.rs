@@ -19,14 +19,14 @@ pub fn serve(policy: &Policy, prompts: &Receiver<String>, shared: &Shared) -> oa
     let warm = SamplingParams::default().temperature(0.8);
     let options = policy.generate_options().sampling(warm).max_new_tokens(MAX_NEW_TOKENS);
     let generator = policy.generator(options).wait()?;
-    shared.tell(|told| told.chat_ready = true);
+    shared.update(|status| status.chat_ready = true);
     for (number, prompt) in prompts.iter().enumerate() {
         let exchange = Exchange { prompt: prompt.clone(), answer: String::new(), done: false };
-        shared.tell(|told| told.chat.push(exchange));
+        shared.update(|status| status.chat.push(exchange));
         if let Err(error) = answer(policy, &generator, &prompt, number as u32, shared) {
             shared.error(error);
         }
-        shared.tell(|told| told.chat.iter_mut().for_each(|exchange| exchange.done = true));
+        shared.update(|status| status.chat.iter_mut().for_each(|exchange| exchange.done = true));
     }
     Ok(())
 }
@@ -46,8 +46,8 @@ fn answer(
     let stop = StopMatcher::default();
     let mut stream = generator.stream(&policy.tokenizer, &requests, &stop, 0).wait()?;
     while let Some(part) = stream.next().wait()? {
-        shared.tell(|told| {
-            if let Some(exchange) = told.chat.last_mut() {
+        shared.update(|status| {
+            if let Some(exchange) = status.chat.last_mut() {
                 exchange.answer.push_str(&part.text);
             }
         });

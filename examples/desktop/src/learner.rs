@@ -148,7 +148,7 @@ impl Worker {
         let (chatting, person) = (policy.clone(), Human::new(self.desk.clone()));
         let mut trainer = Trainer::online(policy, &rows, person, &train, &align).wait()?;
         let shared = &*self.shared;
-        shared.tell(|told| told.memory = self.gpu.memory().total);
+        shared.update(|status| status.memory = self.gpu.memory().total);
         thread::scope(|scope| {
             scope.spawn(move || shared.work("chat", || chat::serve(&chatting, &prompts, shared)));
             // Report the end at once: the scope waits for the chat thread.
@@ -159,7 +159,7 @@ impl Worker {
     }
 
     fn end(&self) {
-        self.shared.tell(|told| (told.ended, told.phase) = (true, "ended".into()));
+        self.shared.update(|status| (status.ended, status.phase) = (true, "ended".into()));
     }
 
     /// Takes steps until the window is closed.
@@ -193,7 +193,7 @@ impl Worker {
     /// Releases the memory until the window is visible again. The next step allocates it again.
     fn rest_while_hidden(&self) -> oaif::Result<()> {
         self.gpu.release_memory().wait()?;
-        self.shared.tell(|told| told.memory = self.gpu.memory().total);
+        self.shared.update(|status| status.memory = self.gpu.memory().total);
         while self.hidden.load(Relaxed) && !self.requests.stops() {
             self.shared.phase("hidden");
             thread::sleep(LOOK);
@@ -202,11 +202,11 @@ impl Worker {
     }
 
     fn report(&self, report: &StepReport) {
-        self.shared.tell(|told| {
-            told.steps = report.step;
-            told.memory = self.gpu.memory().total;
+        self.shared.update(|status| {
+            status.steps = report.step;
+            status.memory = self.gpu.memory().total;
             if let Some(loss) = report.loss {
-                told.curve.push(Point { loss, margin: report.margin() });
+                status.curve.push(Point { loss, margin: report.margin() });
             }
         });
     }
@@ -218,8 +218,8 @@ impl Worker {
         match policy.save(&dir).wait() {
             Ok(()) => {
                 let (steps, dir) = (trainer.steps_done(), dir.display());
-                self.shared.tell(|told| {
-                    told.note = Some(format!("Saved the adapter after step {steps} in {dir}"));
+                self.shared.update(|status| {
+                    status.note = Some(format!("Saved the adapter after step {steps} in {dir}"));
                 });
             }
             Err(error) => self.shared.error(error),
@@ -238,6 +238,6 @@ impl Observer for Teller<'_> {
     }
 
     fn warning(&mut self, text: &str) {
-        self.shared.tell(|told| told.note = Some(text.to_owned()));
+        self.shared.update(|status| status.note = Some(text.to_owned()));
     }
 }

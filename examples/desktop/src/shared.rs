@@ -10,7 +10,7 @@ const MOST_ERRORS: usize = 4;
 
 /// Everything that the window shows, except the pair, which is on the desk.
 #[derive(Default)]
-pub struct Told {
+pub struct Status {
     pub gpu: String,
     /// The current phase of the learner.
     pub phase: String,
@@ -45,29 +45,29 @@ pub struct Exchange {
     pub done: bool,
 }
 
-/// [`Told`], and the window, which is redrawn after each change.
+/// [`Status`], and the window, which is redrawn after each change.
 pub struct Shared {
-    told: Mutex<Told>,
+    status: Mutex<Status>,
     window: egui::Context,
 }
 
 impl Shared {
     pub fn new(window: egui::Context) -> Shared {
-        Shared { told: Mutex::default(), window }
+        Shared { status: Mutex::default(), window }
     }
 
-    pub fn read(&self) -> MutexGuard<'_, Told> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    pub fn read(&self) -> MutexGuard<'_, Status> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Changes the state and redraws the window.
-    pub fn tell(&self, change: impl FnOnce(&mut Told)) {
+    pub fn update(&self, change: impl FnOnce(&mut Status)) {
         change(&mut self.read());
         self.window.request_repaint();
     }
 
     pub fn phase(&self, phase: &str) {
-        self.tell(|told| phase.clone_into(&mut told.phase));
+        self.update(|status| phase.clone_into(&mut status.phase));
     }
 
     /// Redraws the window.
@@ -87,9 +87,9 @@ impl Shared {
     /// Adds an error, unless it is there already.
     pub fn error(&self, error: impl std::fmt::Display) {
         let error = sentence(&error.to_string());
-        self.tell(|told| {
-            if !told.errors.contains(&error) && told.errors.len() < MOST_ERRORS {
-                told.errors.push(error);
+        self.update(|status| {
+            if !status.errors.contains(&error) && status.errors.len() < MOST_ERRORS {
+                status.errors.push(error);
             }
         });
     }

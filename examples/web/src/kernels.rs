@@ -10,13 +10,13 @@ use oaif::unstable::ops::all_cases;
 use serde_json::json;
 use wasm_bindgen::prelude::*;
 
-use crate::told;
+use crate::js_error;
 
 /// Checks every kernel against its f64 reference. Returns, as JSON, how many agree and a line for each that does not.
 #[wasm_bindgen]
 pub async fn check_kernels() -> Result<String, JsValue> {
     let options = GpuOptions::default().tier(Tier::Portable);
-    let gpu = Gpu::open(&options).await.map_err(told)?;
+    let gpu = Gpu::open(&options).await.map_err(js_error)?;
     let (mut agree, mut wrong) = (0, Vec::new());
     for case in all_cases() {
         match case.check(&gpu).await {
@@ -40,11 +40,11 @@ pub fn kernel_sources() -> Result<String, JsValue> {
     for tuning in tunings() {
         gpu.set_tuning(tuning);
         for case in &cases {
-            let (recorder, _, _) = case.recording(&gpu).map_err(told)?;
+            let (recorder, _, _) = case.recording(&gpu).map_err(js_error)?;
             for key in recorder.kernels() {
                 if keys.insert(key.clone()) {
                     let constants = format!("{:?}", key.constants);
-                    let source = shader::assemble(key).map_err(told)?;
+                    let source = shader::assemble(key).map_err(js_error)?;
                     sources.push(json!({"name": key.name, "constants": constants, "wgsl": source}));
                 }
             }

@@ -20,7 +20,7 @@ use serde::Deserialize;
 use serde_json::json;
 use wasm_bindgen::prelude::*;
 
-use crate::told;
+use crate::js_error;
 
 /// A file of the checkpoint: the summaries of the starting model, as JSON.
 const BEFORE: &str = "before.json";
@@ -69,7 +69,7 @@ impl Lesson {
         let contents = contents.into_iter().map(|content| content.to_vec());
         let files = MemoryFolder::new(names.into_iter().zip(contents));
         let choice = serde_json::from_str(&choice).map_err(|e| JsValue::from_str(&e.to_string()))?;
-        Lesson::begin(files, choice).await.map_err(told)
+        Lesson::begin(files, choice).await.map_err(js_error)
     }
 
     /// The information to show before the first step, as JSON.
@@ -86,7 +86,7 @@ impl Lesson {
 
     /// Takes a step and returns its report as JSON; `null` after the last step.
     pub async fn step(&mut self) -> Result<String, JsValue> {
-        let report = self.trainer.step().await.map_err(told)?;
+        let report = self.trainer.step().await.map_err(js_error)?;
         let Some(report) = report else { return Ok("null".into()) };
         let mut row = serde_json::to_value(&report).map_err(|e| JsValue::from_str(&e.to_string()))?;
         row["notes"] = json!(report.notes);
@@ -96,7 +96,7 @@ impl Lesson {
     /// How often the oracle prefers the policy's summaries of the held-out posts to those of the starting model, as
     /// JSON.
     pub async fn evaluate(&mut self) -> Result<String, JsValue> {
-        let after = self.exam.summaries(self.trainer.policy(), 1).await.map_err(told)?;
+        let after = self.exam.summaries(self.trainer.policy(), 1).await.map_err(js_error)?;
         let tally = Tally::of(&self.exam.by_oracle(self.instruction, &self.before, &after));
         let rate = tally.win_rate();
         Ok(json!({
@@ -111,7 +111,7 @@ impl Lesson {
     /// The files from which [`Lesson::open`] resumes, as alternating names and contents: the adapter in PEFT's format,
     /// the optimiser, and the trainer's state. Must be called between two steps.
     pub async fn checkpoint(&self) -> Result<js_sys::Array, JsValue> {
-        let folder = self.save().await.map_err(told)?;
+        let folder = self.save().await.map_err(js_error)?;
         let out = js_sys::Array::new();
         for (name, content) in folder.files() {
             out.push(&JsValue::from_str(&name.to_string_lossy()));

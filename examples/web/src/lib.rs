@@ -17,7 +17,7 @@ fn start() {
 }
 
 /// An error as shown by the page: a sentence with a way out that a visitor has.
-fn told(error: oaif::Error) -> JsValue {
+fn js_error(error: oaif::Error) -> JsValue {
     let sentence = match error {
         oaif::Error::DeviceLost(why) => format!(
             "the GPU was lost ({}): if it happens again, close other tabs, or update the browser and the driver",

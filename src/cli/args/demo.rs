@@ -138,7 +138,7 @@ pub(crate) struct DemoPlan {
     pub config: Value,
 }
 
-/// Number of checkpoints, each of which is evaluated: the points of the curves.
+/// Number of checkpoints. Each is evaluated and gives a point of the curves.
 const STAGES: usize = 8;
 
 impl DemoArgs {

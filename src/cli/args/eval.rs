@@ -188,7 +188,7 @@ struct EvaluatedRun {
     start: PolicyFiles,
     config: Value,
     /// The folder that its relative paths start at.
-    begun_in: PathBuf,
+    working_dir: PathBuf,
     warning: Option<String>,
 }
 
@@ -203,9 +203,9 @@ impl EvaluatedRun {
             let why = format!("is a run of oaif {command}: oaif eval supports runs of align, sft and dpo");
             return Err(Error::file(dir, why));
         }
-        let begun_in = config["working_dir"].as_str().map(PathBuf::from).filter(|dir| dir.is_dir());
-        let begun_in = begun_in.unwrap_or_default();
-        let path = |key: &str| config[key].as_str().map(|text| here_or_in(&begun_in, text));
+        let working_dir = config["working_dir"].as_str().map(PathBuf::from).filter(|dir| dir.is_dir());
+        let working_dir = working_dir.unwrap_or_default();
+        let path = |key: &str| config[key].as_str().map(|text| resolve_path(&working_dir, text));
         let Some(model) = path("model") else {
             return Err(Error::file(
                 dir,
@@ -232,14 +232,14 @@ impl EvaluatedRun {
             let warning = format!("the run has not finished: A is its last checkpoint, {}", last.display());
             (trained, Some(warning))
         };
-        Ok(EvaluatedRun { dir: dir.to_owned(), trained, start, config, begun_in, warning })
+        Ok(EvaluatedRun { dir: dir.to_owned(), trained, start, config, working_dir, warning })
     }
 }
 
 /// Resolves a path of a run that was started in another folder. Names on the Hub are returned unchanged.
-fn here_or_in(begun_in: &Path, text: &str) -> PathBuf {
-    let joined = begun_in.join(text);
-    let is_here = std::env::current_dir().is_ok_and(|here| here == begun_in);
+fn resolve_path(working_dir: &Path, text: &str) -> PathBuf {
+    let joined = working_dir.join(text);
+    let is_here = std::env::current_dir().is_ok_and(|here| here == working_dir);
     if !is_here && joined.exists() { joined } else { text.into() }
 }
 
@@ -308,7 +308,10 @@ impl EvalArgs {
             }
         };
         if judge.desk().is_some() && second_judge.as_ref().is_some_and(|judge| judge.desk().is_some()) {
-            return Err(Error::config("--second-judge", "is a person, as is --judge: give another judge"));
+            return Err(Error::config(
+                "--second-judge",
+                "is a person, like --judge: give another kind of judge",
+            ));
         }
         Ok(EvalPlan {
             a,
@@ -374,7 +377,7 @@ impl EvalArgs {
         };
         let side = if against.as_os_str() == "reference" {
             Side::Reference
-        } else if against.is_file() && !gguf::is_named_so(against) {
+        } else if against.is_file() && !gguf::has_gguf_extension(against) {
             Side::Answers(against.to_owned())
         } else {
             let model = model_dir("--against", against)?;
@@ -423,7 +426,7 @@ impl EvalArgs {
                 }
             };
         };
-        let of_run = |key: &str| run.config[key].as_str().map(|text| here_or_in(&run.begun_in, text));
+        let of_run = |key: &str| run.config[key].as_str().map(|text| resolve_path(&run.working_dir, text));
         let prompt = run.config["prompt-column"].as_str().unwrap_or("prompt").to_owned();
         let columns = Columns { prompt, ..columns };
         if let Some(held_out) = of_run("eval-dataset") {

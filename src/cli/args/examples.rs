@@ -11,7 +11,7 @@ A first run:
 
 `oaif COMMAND --help` describes the flags of a command.";
 
-/// A command line for each line, by command.
+/// Example command lines of each command.
 const EXAMPLES: &[(&str, &[&str])] = &[
     ("demo", &["oaif demo", "oaif demo --instruction short --loss ipo -o short-run"]),
     (
@@ -91,7 +91,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("man", &["oaif man ~/.local/share/man/man1"]),
 ];
 
-/// `command` with its examples at the end of its help, before what is there.
+/// Adds the examples to the end of the command's help, before the text that is already there.
 pub(super) fn add(command: Command) -> Command {
     let Some((_, lines)) = EXAMPLES.iter().find(|(name, _)| *name == command.get_name()) else {
         return command;
@@ -107,7 +107,7 @@ pub(super) fn add(command: Command) -> Command {
 mod tests {
     use super::*;
 
-    /// The words of a line as a shell makes them.
+    /// Splits a command line into words as a shell does, without a redirection.
     fn words(line: &str) -> Vec<String> {
         let line = line.split(" > ").next().unwrap();
         line.split('\'')
@@ -120,13 +120,13 @@ mod tests {
     }
 
     #[test]
-    fn every_command_has_examples_and_each_is_understood() {
+    fn every_command_has_examples_that_parse() {
         for command in crate::cli::command().get_subcommands() {
             let known = EXAMPLES.iter().find(|(name, _)| *name == command.get_name());
             let (name, lines) = known.unwrap_or_else(|| panic!("{} has no example", command.get_name()));
             for line in *lines {
                 assert!(line.starts_with(&format!("oaif {name}")), "{line}");
-                // A run that is resumed has to be there.
+                // `--resume` needs an existing run.
                 if !line.contains("--resume") {
                     crate::cli::understood(words(line)).unwrap_or_else(|e| panic!("{line}: {e}"));
                 }

@@ -151,7 +151,7 @@ const FLAGS: &[(&str, &[&str], &str)] = &[
     ("use-vllm", OFF, SAMPLER),
 ];
 
-/// Looks up a flag of another trainer with these values: `Ok` if oaif does what it requests anyway, `Err` with the message
+/// Looks up a flag of another trainer with these values: `Ok` if it requests the default behaviour of oaif, `Err` with the message
 /// if not. `None` for an unknown flag.
 pub(in crate::unstable::cli) fn answer(name: &str, values: &[String]) -> Option<Result<(), &'static str>> {
     let name = name.replace('_', "-").to_lowercase();

@@ -61,7 +61,7 @@ pub(super) fn model_dir(flag: &str, path: &Path) -> Result<PathBuf> {
         return Ok(path.to_owned());
     }
     if path.is_file() {
-        return match gguf::is_named_so(path) {
+        return match gguf::has_gguf_extension(path) {
             true => Ok(path.to_owned()),
             false => refuse(format!(
                 "{shown} is a file, not a folder or a .gguf: give the folder that holds {MODEL_CONFIG}, or a GGUF file"
@@ -196,7 +196,7 @@ pub(super) fn run_dir(path: &Path) -> Result<PathBuf> {
 pub(super) fn export_dir(output: PathBuf) -> Result<PathBuf> {
     let refused = |why: String| Err(Error::config("--output", why));
     let shown = output.display();
-    if gguf::is_named_so(&output) {
+    if gguf::has_gguf_extension(&output) {
         return match output.exists() {
             true => refused(format!("{shown} exists already: choose another name")),
             false => output_file("--output", &output),

@@ -323,14 +323,14 @@ pub(crate) struct ExportPlan {
 
 impl ExportArgs {
     pub fn plan(self) -> Result<ExportPlan> {
-        let format = match gguf::is_named_so(&self.output) {
+        let format = match gguf::has_gguf_extension(&self.output) {
             true => GgufFormat::parse(&self.dtype).map(ExportFormat::Gguf),
             false => FloatFormat::parse(&self.dtype).map(ExportFormat::Folder),
         };
         let Some(format) = format else {
             let why = match GgufFormat::parse(&self.dtype) {
                 Some(_) => format!("{FORMATS} (q8_0 needs an --output that ends in .gguf)"),
-                None if gguf::is_named_so(&self.output) => format!("{FORMATS}, or q8_0"),
+                None if gguf::has_gguf_extension(&self.output) => format!("{FORMATS}, or q8_0"),
                 None => FORMATS.to_owned(),
             };
             return unusable("--dtype", self.dtype, &why);
@@ -419,7 +419,7 @@ pub(crate) struct ReportArgs {
 pub(crate) struct ReportPlan {
     pub runs: Vec<PathBuf>,
     pub output: PathBuf,
-    /// Whether the page is the run's own, which is replaced whatever it is.
+    /// Whether the page is the run's own report, which is replaced without a check.
     pub replaces: bool,
 }
 

@@ -110,16 +110,16 @@ fn name(suite: Suite) -> &'static str {
 
 /// The cases of a suite; `None` if the filter leaves none.
 fn work(suite: Suite, plan: &BenchPlan, gpu: &Gpu) -> Result<Option<Work>> {
-    let asked = |case: &str| format!("{} {case}", name(suite)).to_lowercase().contains(&plan.filter);
+    let matches = |case: &str| format!("{} {case}", name(suite)).to_lowercase().contains(&plan.filter);
     let of_model = |held, mut recipes: Vec<Recipe>| {
-        recipes.retain(|recipe| asked(&recipe.name));
+        recipes.retain(|recipe| matches(&recipe.name));
         (!recipes.is_empty()).then_some(Work::Model(held, recipes))
     };
     let batches = |usual: Batch| if plan.batches.is_empty() { vec![usual] } else { plan.batches.clone() };
     Ok(match suite {
         Suite::Kernels => {
             let mut recipes = kernels(gpu)?;
-            recipes.retain(|recipe| asked(&recipe.name));
+            recipes.retain(|recipe| matches(&recipe.name));
             (!recipes.is_empty()).then_some(Work::Kernels(recipes))
         }
         Suite::Passes => {
@@ -133,7 +133,7 @@ fn work(suite: Suite, plan: &BenchPlan, gpu: &Gpu) -> Result<Option<Work>> {
         }
         Suite::Prefill => of_model(plan.sampled, prefill(&plan.prefill)),
         Suite::Decode => of_model(plan.sampled, decode(&plan.sequences, plan.decode.as_deref())),
-        Suite::Align => asked("online step").then_some(Work::Align(plan.trained)),
+        Suite::Align => matches("online step").then_some(Work::Align(plan.trained)),
     })
 }
 

@@ -24,8 +24,8 @@ pub fn run(plan: ChatPlan) -> Result<()> {
             "has no chat template, which oaif chat needs: use oaif generate --prompt to continue a text";
         return Err(Error::file(&plan.model, why));
     }
-    let asked = io::stdin().is_terminal();
-    if asked {
+    let in_terminal = io::stdin().is_terminal();
+    if in_terminal {
         say(HELP);
     }
     let options = policy.generate_options().sampling(plan.sampling.params);
@@ -33,7 +33,7 @@ pub fn run(plan: ChatPlan) -> Result<()> {
     let mut chat = chat.stopping_at(StopMatcher::new(plan.sampling.stop)).with_seed(plan.seed);
     let system = plan.system.as_deref();
     chat.begin(system);
-    for line in lines(asked) {
+    for line in lines(in_terminal) {
         match line?.trim() {
             "" => {}
             "/exit" | "/quit" => break,
@@ -48,10 +48,10 @@ pub fn run(plan: ChatPlan) -> Result<()> {
 }
 
 /// The lines of standard input, with a prompt in a terminal.
-fn lines(asked: bool) -> impl Iterator<Item = Result<String>> {
+fn lines(in_terminal: bool) -> impl Iterator<Item = Result<String>> {
     let mut input = io::stdin().lock();
     std::iter::from_fn(move || {
-        if asked {
+        if in_terminal {
             // Errors of writing the prompt are ignored.
             let _ = write!(io::stderr().lock(), "> ").and_then(|()| io::stderr().flush());
         }

@@ -15,7 +15,7 @@ use crate::ops::{CaseReport, all_cases};
 
 /// The host, the GPU and the test results of a rank.
 #[derive(Serialize, Deserialize)]
-struct OfRank {
+struct RankResult {
     host: String,
     gpu: GpuSummary,
     tier: String,
@@ -23,9 +23,9 @@ struct OfRank {
     kernel_failures: usize,
 }
 
-impl Display for OfRank {
+impl Display for RankResult {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let OfRank { host, gpu, tier, kernel_cases, kernel_failures } = self;
+        let RankResult { host, gpu, tier, kernel_cases, kernel_failures } = self;
         let right = kernel_cases - kernel_failures;
         write!(
             f,
@@ -52,14 +52,14 @@ pub fn run(mut plan: DoctorPlan) -> Result<()> {
     let reports = all_cases().iter().map(|case| case.check(&checked).wait()).collect::<Result<Vec<_>>>()?;
     let failed: Vec<&CaseReport> = reports.iter().filter(|r| !r.passed()).collect();
     let ceilings = Ceilings::measure(&gpu)?;
-    let mine = OfRank {
+    let mine = RankResult {
         host: host(),
         gpu: gpu.summary().clone(),
         tier: gpu.tier().to_string(),
         kernel_cases: reports.len(),
         kernel_failures: failed.len(),
     };
-    let all: Vec<OfRank> = ranks.gather(Ok(mine)).wait()?;
+    let all: Vec<RankResult> = ranks.gather(Ok(mine)).wait()?;
     if plan.json {
         let report = json!({
             "version": env!("CARGO_PKG_VERSION"),

@@ -79,7 +79,7 @@ struct Answers {
 }
 
 pub fn run(plan: EvalPlan) -> Result<()> {
-    signals::catch_saying("stopping; responses and verdicts so far are saved");
+    signals::catch_with_message("stopping; responses and verdicts so far are saved");
     let json = plan.json;
     let output = plan.output.clone();
     let mut console = Console::new();
@@ -174,7 +174,7 @@ fn evaluate(plan: EvalPlan, console: &mut Console) -> Result<(EvalResult, Value)
     warnings.extend(plan.run.as_deref().and_then(|run| trained_with(run, &judged.identity)));
     let second = second.map(|second| second.judge(&gpu, &plan, &pairs, console)).transpose()?;
     if second.as_ref().is_some_and(|second| is_same(&second.identity, &judged.identity)) {
-        warnings.push("the second judge is the judge itself: their agreement says nothing".into());
+        warnings.push("the second judge is the same as --judge, so their agreement has no meaning".into());
     }
     let members = judged.names();
     let [own_a, own_b] = [&model_a, &model_b].map(|model| judged.has(model));
@@ -278,10 +278,10 @@ impl Judge {
         let mut journalled = Journalled::new(queue);
         journalled.open(&plan.output.join(JOURNAL))?;
         let name = journalled.name();
-        let verdicts = judge_pairs(&mut journalled, pairs, plan.seed, &mut |heard| match heard {
+        let verdicts = judge_pairs(&mut journalled, pairs, plan.seed, &mut |event| match event {
             Heard::Judged(done) => {
                 console.phase(&format!("judging by {name}: {done} of {}", pairs.len()));
-                go_on()
+                check_interrupted()
             }
             Heard::Note(text) => {
                 console.warning(text);
@@ -298,7 +298,7 @@ impl Judge {
 }
 
 /// Returns [`Error::Interrupted`] after a signal.
-fn go_on() -> Result<()> {
+fn check_interrupted() -> Result<()> {
     if signals::requests().stops() { Err(Error::Interrupted) } else { Ok(()) }
 }
 
@@ -422,7 +422,7 @@ fn draw(
     let name = ["A", "B"][number];
     let drawn = draw_answers(policy, &prompts, &options, Some(&mut file), &mut |done| {
         console.phase(&format!("sampling responses of {name}: {done} of {}", prompts.len()));
-        go_on()
+        check_interrupted()
     })
     .wait()?;
     let mut of: Vec<Option<EvaluatedAnswer>> = tasks.iter().map(|_| None).collect();

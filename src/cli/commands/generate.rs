@@ -68,7 +68,7 @@ pub fn run(plan: GeneratePlan) -> Result<()> {
     let requests: Vec<Request> = encoded.into_iter().enumerate().map(request).collect();
     let stop = StopMatcher::new(plan.sampling.stop);
     if let ([_], 1, false) = (&requests[..], plan.num_samples, plan.json) {
-        return print_as_it_comes(generator.stream(&policy.tokenizer, &requests, &stop, plan.seed).wait()?);
+        return print_streaming(generator.stream(&policy.tokenizer, &requests, &stop, plan.seed).wait()?);
     }
     let answers = generator.run(&policy.tokenizer, &requests, &stop, plan.seed).wait()?;
     if !plan.json {
@@ -103,7 +103,7 @@ fn read_to_end(input: impl Read) -> Result<String> {
 }
 
 /// Prints the text of a response as it is generated, followed by a line break.
-fn print_as_it_comes(mut stream: AnswerStream<'_>) -> Result<()> {
+fn print_streaming(mut stream: AnswerStream<'_>) -> Result<()> {
     while let Some(part) = stream.next().wait()? {
         match part.response {
             None => print_part(&part.text)?,

@@ -21,7 +21,7 @@ pub fn run(plan: JudgePlan) -> Result<()> {
     let gpu = plan.gpu.open()?;
     let desk = plan.judge.desk();
     let mut judge = open_judge(&gpu, plan.judge, plan.base_dtype, false)?;
-    signals::catch_saying("stopping; verdicts so far are written");
+    signals::catch_with_message("stopping; verdicts so far are written");
     let _terminal = desk.clone().map(|desk| Labelling::start(desk, signals::requests()));
     let pairs: Vec<Pair<'_>> = texts
         .iter()

@@ -27,13 +27,13 @@ impl Page {
     pub fn of(command: &str, plan: &TrainPlan, desk: Option<Arc<Desk>>) -> Page {
         #[cfg(feature = "ui")]
         let served = plan.ui.clone().map(|options| {
-            let told = |key: &str| plan.config[key].as_str().map(str::to_owned);
+            let configured = |key: &str| plan.config[key].as_str().map(str::to_owned);
             let model = super::summary::name(plan);
             let facts = [
                 ("Model", Some(model.clone())),
-                ("Dataset", told("dataset")),
-                ("Loss", told("loss")),
-                ("Judge", told("judge")),
+                ("Dataset", configured("dataset")),
+                ("Loss", configured("loss")),
+                ("Judge", configured("judge")),
                 ("Folder", Some(plan.options.folder().display().to_string())),
             ];
             let facts = facts.into_iter().filter_map(|(name, fact)| Some((name.to_owned(), fact?))).collect();

@@ -43,7 +43,7 @@ pub fn fetch(flag: &str, what: What, given: &Path) -> Result<(Vec<PathBuf>, Stri
     let snapshot = fetched.map_err(|error| match error {
         Error::Config { what, why } if what == repo.to_string() => match name {
             Some(_) => Error::config(flag, format!("{repo} {why}")),
-            None => Error::config(flag, format!("{repo} is not a {kind} here, and {why}")),
+            None => Error::config(flag, format!("{repo} is not a local {kind}, and {why}")),
         },
         other => other,
     })?;

@@ -47,8 +47,8 @@ fn welcome(place: &TcpPlace, until: Instant) -> Result<(Vec<Peer>, Vec<IpAddr>)>
     for Peer { stream, .. } in &peers {
         // A rank compares this address with its own to detect that it runs on the same machine.
         let line = |address| format!("{HELLO} {address} {}\n", listening.join(" "));
-        let told = stream.local_addr().and_then(|own| { stream }.write_all(line(own).as_bytes()));
-        told.map_err(lost("lost a rank while connecting".into()))?;
+        let sent = stream.local_addr().and_then(|own| { stream }.write_all(line(own).as_bytes()));
+        sent.map_err(lost("lost a rank while connecting".into()))?;
     }
     let own = peers[0].stream.local_addr().map_err(lost("lost a rank while connecting".into()))?;
     let hosts = std::iter::once(own.ip()).chain(peers.iter().map(|peer| peer.address.ip())).collect();
@@ -61,7 +61,7 @@ fn join(place: &TcpPlace, until: Instant) -> Result<(Vec<Peer>, Vec<IpAddr>)> {
     let ask = || {
         let stream = connect(&there, until)?;
         let listener = TcpListener::bind((stream.local_addr()?.ip(), 0))?;
-        say_hello(&stream, place, listener.local_addr()?.port())?;
+        send_hello(&stream, place, listener.local_addr()?.port())?;
         stream.set_read_timeout(Some(place.patience))?;
         let table = read_line(&stream, 64 * place.size + 64)?;
         let table: Vec<SocketAddr> = table.split(' ').map(parse).collect::<io::Result<_>>()?;
@@ -80,7 +80,7 @@ fn join(place: &TcpPlace, until: Instant) -> Result<(Vec<Peer>, Vec<IpAddr>)> {
     let mut peers = vec![Peer { rank: 0, stream, address: table[0] }];
     for (rank, &address) in table.iter().enumerate().take(place.rank).skip(1) {
         let stream = connect(address, until)
-            .and_then(|stream| say_hello(&stream, place, 0).map(|()| stream))
+            .and_then(|stream| send_hello(&stream, place, 0).map(|()| stream))
             .map_err(lost(format!("rank {} cannot reach rank {rank} at {address}", place.rank)))?;
         peers.push(Peer { rank, stream, address });
     }
@@ -92,7 +92,7 @@ fn join(place: &TcpPlace, until: Instant) -> Result<(Vec<Peer>, Vec<IpAddr>)> {
 fn accept(listener: &TcpListener, place: &TcpPlace, until: Instant) -> Result<Vec<Peer>> {
     let &TcpPlace { rank: own, size, .. } = place;
     listener.set_nonblocking(true).map_err(lost(format!("rank {own} cannot listen")))?;
-    let (telling, told) = channel();
+    let (sender, receiver) = channel();
     let mut peers: Vec<Peer> = Vec::new();
     while own + 1 + peers.len() < size {
         if Instant::now() > until {
@@ -107,14 +107,14 @@ fn accept(listener: &TcpListener, place: &TcpPlace, until: Instant) -> Result<Ve
         }
         match listener.accept() {
             Ok((stream, address)) => {
-                let telling = telling.clone();
+                let sender = sender.clone();
                 // A connection that sends nothing does not delay the others.
-                thread::spawn(move || _ = telling.send(hear_hello(stream, address)));
+                thread::spawn(move || _ = sender.send(read_hello(stream, address)));
             }
             // No connection, or one that was closed already.
             Err(_) => thread::sleep(Duration::from_millis(2)),
         }
-        for (peer, ranks) in told.try_iter().flatten() {
+        for (peer, ranks) in receiver.try_iter().flatten() {
             let rank = peer.rank;
             if ranks != size || rank <= own || rank >= size || peers.iter().any(|peer| peer.rank == rank) {
                 return Err(Error::Ranks(format!(
@@ -141,12 +141,12 @@ fn connect(address: impl ToSocketAddrs, until: Instant) -> io::Result<TcpStream>
     }
 }
 
-fn say_hello(mut stream: &TcpStream, place: &TcpPlace, port: u16) -> io::Result<()> {
+fn send_hello(mut stream: &TcpStream, place: &TcpPlace, port: u16) -> io::Result<()> {
     writeln!(stream, "{HELLO} {} {} {port}", place.rank, place.size)
 }
 
 /// Reads the first line of a connection. Returns the peer and its number of ranks.
-fn hear_hello(stream: TcpStream, mut address: SocketAddr) -> io::Result<(Peer, usize)> {
+fn read_hello(stream: TcpStream, mut address: SocketAddr) -> io::Result<(Peer, usize)> {
     stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(HELLO_TIME))?;
     let line = read_line(&stream, 64)?;

@@ -42,7 +42,7 @@ impl Elements {
     }
 
     fn failed(&self, number: usize, why: &str) -> Error {
-        place(&self.path, number).error(self.told(number, format!("not valid JSON: {why}")))
+        place(&self.path, number).error(self.describe(number, format!("not valid JSON: {why}")))
     }
 
     /// Reads the next element into `bytes`; returns false at the end of the array.
@@ -128,7 +128,7 @@ impl Records for Elements {
         Ok(Some(Record { line: self.number, row: json::row(&self.bytes) }))
     }
 
-    fn told(&self, number: usize, why: Why) -> Why {
+    fn describe(&self, number: usize, why: Why) -> Why {
         format!("element {number} of the array: {why}")
     }
 }

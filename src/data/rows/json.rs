@@ -12,8 +12,8 @@ pub(super) fn row(bytes: &[u8]) -> Result<Row, Why> {
     let (value, unusable) = match serde_json::from_slice(bytes) {
         Ok(value) => (value, Vec::new()),
         Err(e) => {
-            let (mended, unusable) = mended(bytes);
-            match serde_json::from_slice(&mended) {
+            let (cleaned, unusable) = cleaned(bytes);
+            match serde_json::from_slice(&cleaned) {
                 Ok(value) if !unusable.is_empty() => (value, unusable),
                 _ => return Err(not_json(&e)),
             }
@@ -38,7 +38,7 @@ fn not_json(e: &serde_json::Error) -> Why {
 }
 
 /// Removes from `bytes` what only Python accepts as JSON, and returns the columns that had it.
-fn mended(bytes: &[u8]) -> (Vec<u8>, Vec<(String, &'static str)>) {
+fn cleaned(bytes: &[u8]) -> (Vec<u8>, Vec<(String, &'static str)>) {
     let (mut out, mut unusable) = (Vec::with_capacity(bytes.len()), Vec::new());
     let (mut depth, mut column, mut at) = (0, String::new(), 0);
     while at < bytes.len() {

@@ -44,7 +44,7 @@ impl Records for Lines {
                 continue;
             }
             let first = !std::mem::replace(&mut self.begun, true);
-            let row = json::row(&self.bytes).map_err(|why| more_of(why, first, &self.bytes));
+            let row = json::row(&self.bytes).map_err(|why| with_hint(why, first, &self.bytes));
             return Ok(Some(Record { line: self.line, row }));
         }
         Ok(None)
@@ -52,7 +52,7 @@ impl Records for Lines {
 }
 
 /// Extends the error of a first row that is not JSON by a hint about the whole file.
-fn more_of(why: Why, first: bool, bytes: &[u8]) -> Why {
+fn with_hint(why: Why, first: bool, bytes: &[u8]) -> Why {
     let row = matches!(bytes.trim_ascii_start().first(), Some(b'{' | b'"'));
     match first && !row && why.starts_with("not valid JSON") {
         true => {

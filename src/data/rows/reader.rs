@@ -26,7 +26,7 @@ pub(super) trait Records {
     fn next(&mut self) -> Result<Option<Record>>;
 
     /// Returns the message `why` about a row, extended by the unit of its number where that is not a line.
-    fn told(&self, _line: usize, why: Why) -> Why {
+    fn describe(&self, _line: usize, why: Why) -> Why {
         why
     }
 }
@@ -89,7 +89,7 @@ impl<T> Rows<T> {
             };
             let at = Place { line, ..at.clone() };
             let parsed = row.and_then(|row| (self.parse)(&row, &self.columns, at.clone()));
-            let parsed = parsed.map_err(|why| at.error(records.told(line, why)))?;
+            let parsed = parsed.map_err(|why| at.error(records.describe(line, why)))?;
             self.missing = None;
             return Ok(Some(parsed));
         }

@@ -28,7 +28,9 @@ struct Grew;
 /// Calls the library, and converts a panic to an error. Known causes of panics are rejected when the file is read; this
 /// catches the others.
 pub(super) fn guarded<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
-    panics::caught_any(call).unwrap_or_else(|panic| Err(message(&*panic).into())).map_err(|e| e.to_string())
+    panics::caught_payload(call)
+        .unwrap_or_else(|panic| Err(message(&*panic).into()))
+        .map_err(|e| e.to_string())
 }
 
 fn message(panic: &(dyn std::any::Any + Send)) -> String {

@@ -167,7 +167,7 @@ pub(super) fn token_id(value: &Value) -> Option<u32> {
 }
 
 /// The number of tokens that the post-processor appends to a text.
-pub(super) fn tokens_behind(file: &Value) -> usize {
+pub(super) fn appended_tokens(file: &Value) -> usize {
     let template = |step: &Value| {
         let pieces = step["single"].as_array().map_or(&[][..], Vec::as_slice);
         let after = pieces.iter().rev().take_while(|piece| !piece["Sequence"].is_object());

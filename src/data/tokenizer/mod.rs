@@ -97,7 +97,7 @@ impl Tokenizer {
     /// Loads a tokenizer, and returns the result of `take` on the content of its file.
     fn load_from<T>(dir: &Path, take: impl FnOnce(&Value) -> T) -> Result<(Tokenizer, T)> {
         let (path, mut file) = file::read(dir)?;
-        let behind = file::tokens_behind(&file);
+        let behind = file::appended_tokens(&file);
         let settings = Settings::read(dir, &file)?;
         settings.rebuild(&mut file);
         let taken = take(&file);

@@ -20,7 +20,7 @@ pub const MAX_COMMENT: usize = 4_000;
 /// How long the latest label is held back from the trainer.
 const HOLD: Duration = Duration::from_secs(5);
 /// The timeout of a wait that is restarted when it expires.
-const FOREVER: Duration = Duration::from_secs(3600);
+const LONG_WAIT: Duration = Duration::from_secs(3600);
 
 /// A label as sent by a front end, with the presentation that it refers to.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -104,7 +104,7 @@ impl Desk {
             Some(open) => open.priority = priority,
             None => drop(state.priorities.insert(id.to_owned(), priority)),
         }
-        self.told(state);
+        self.notify(state);
     }
 
     /// Puts questions on the desk. A question that has a label is not shown again; one that is open already stays as it
@@ -112,7 +112,7 @@ impl Desk {
     pub fn put(&self, questions: Vec<Question>) {
         let mut state = self.lock();
         questions.into_iter().for_each(|question| state.put(question));
-        self.told(state);
+        self.notify(state);
     }
 
     /// Returns the labels that are ready for the trainer; waits up to `patience` for one.
@@ -133,12 +133,12 @@ impl Desk {
             }
             if !state.ready.is_empty() {
                 let answers = std::mem::take(&mut state.ready);
-                self.told(state);
+                self.notify(state);
                 return Ok(answers);
             }
             if let Some(why) = state.closed.clone() {
                 state.open.clear();
-                self.told(state);
+                self.notify(state);
                 return Err(Error::Judge { name: super::NAME.into(), why });
             }
             if deadline.is_some_and(|deadline| now >= deadline) {
@@ -146,7 +146,7 @@ impl Desk {
             }
             let held = state.pending.front().map(|front| front.at + self.hold);
             let until = held.into_iter().chain(deadline).min();
-            let wait = until.map_or(FOREVER, |until| until.saturating_duration_since(now));
+            let wait = until.map_or(LONG_WAIT, |until| until.saturating_duration_since(now));
             let waited = self.changed.wait_timeout(state, wait);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -161,14 +161,14 @@ impl Desk {
         pending.clear();
         ready.clear();
         priorities.clear();
-        self.told(state);
+        self.notify(state);
     }
 
     /// Closes the desk: no more labels will come. `why` is a reason that fits after a colon.
     pub fn close(&self, why: impl Into<String>) {
         let mut state = self.lock();
         state.closed.get_or_insert(why.into());
-        self.told(state);
+        self.notify(state);
     }
 
     /// The view for a front end that currently shows the presentation `shown` (a [`Shown::form`]). That pair stays in
@@ -212,7 +212,7 @@ impl Desk {
         state.pace.label(now);
         state.labels.insert(given.id.clone(), row);
         state.last = Some((given.id, label));
-        self.told(state);
+        self.notify(state);
         Ok(())
     }
 
@@ -254,7 +254,7 @@ impl Desk {
         state.forms += 1;
         let form = state.forms;
         state.open.push(Open { form, undone: true, ..pending.open });
-        self.told(state);
+        self.notify(state);
         Ok(order.choice(label))
     }
 
@@ -272,7 +272,7 @@ impl Desk {
         let first = Order::of(id).shown_first();
         state.write(&LabelRow::now(id, LabelEvent::Other(OtherEvent::Comment), first, &comment, 0.0))?;
         state.open[at].comment = comment;
-        self.told(state);
+        self.notify(state);
         Ok(())
     }
 
@@ -288,7 +288,7 @@ impl Desk {
     }
 
     /// Notifies waiting threads and listeners of a change.
-    fn told(&self, mut state: MutexGuard<'_, State>) {
+    fn notify(&self, mut state: MutexGuard<'_, State>) {
         state.version += 1;
         drop(state);
         self.changed.notify_all();

@@ -316,20 +316,20 @@ fn a_label_that_cannot_be_written_is_not_accepted() {
     desk.put(vec![question("1")]);
     let shown = desk.view(None).pair.unwrap();
     let refusal = desk.label(given(&shown, Pick::First)).unwrap_err().to_string();
-    assert!(refusal.starts_with("The label was not taken: cannot write"), "{refusal}");
+    assert!(refusal.starts_with("The label was not saved: cannot write"), "{refusal}");
     assert_eq!((desk.view(None).pair, desk.view(None).counts.given), (Some(shown), 0));
 }
 
 #[test]
 fn listeners_are_called_on_changes_until_they_return_false() {
     let desk = Desk::new();
-    let heard = Arc::new(AtomicUsize::new(0));
-    let counter = heard.clone();
+    let notified = Arc::new(AtomicUsize::new(0));
+    let counter = notified.clone();
     desk.on_change(move || counter.fetch_add(1, Ordering::Relaxed) < 1);
     for place in ["1", "2", "3"] {
         desk.put(vec![question(place)]);
     }
-    assert_eq!(heard.load(Ordering::Relaxed), 2);
+    assert_eq!(notified.load(Ordering::Relaxed), 2);
     let version = desk.wait(0, NONE);
     let started = Instant::now();
     desk.wait(version, Duration::from_millis(20));

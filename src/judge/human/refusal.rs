@@ -8,13 +8,13 @@ use crate::error::Error;
 #[non_exhaustive]
 pub enum Refusal {
     /// The pair is not on the desk.
-    #[error("This pair is no longer open, so the label was not taken.")]
+    #[error("This pair is no longer open, so the label was not saved.")]
     Gone,
     /// The pair has a label.
-    #[error("This pair has a label already, so this one was not taken.")]
+    #[error("This pair already has a label, so this one was not saved.")]
     Labelled,
     /// The form belongs to an earlier presentation of the pair, or to another pair.
-    #[error("This form is out of date, so the label was not taken: look at the pair again.")]
+    #[error("This form is out of date, so the label was not saved: look at the pair again.")]
     Stale,
     /// There is no label to undo.
     #[error("There is no label to undo.")]
@@ -32,6 +32,6 @@ pub enum Refusal {
     #[error("The run accepts no more labels: {0}.")]
     Closed(String),
     /// The file could not be written.
-    #[error("The label was not taken: {0}.")]
+    #[error("The label was not saved: {0}.")]
     Unwritten(Error),
 }

@@ -64,23 +64,23 @@ impl Cache {
     }
 
     /// The cached value for a request; `None` also if the value is out of range for this kind of question.
-    pub fn get(&self, asked: &str, kind: Kind) -> Option<f32> {
+    pub fn get(&self, key: &str, kind: Kind) -> Option<f32> {
         let range = match kind {
             Kind::Compare => 0.0..=1.0,
             Kind::Rate => 1.0..=10.0,
         };
-        self.known.get(asked).copied().filter(|value| range.contains(value))
+        self.known.get(key).copied().filter(|value| range.contains(value))
     }
 
     /// Stores a value.
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn put(&mut self, asked: &str, value: f32) -> Result<()> {
-        if self.known.insert(asked.to_owned(), value) == Some(value) {
+    pub fn put(&mut self, key: &str, value: f32) -> Result<()> {
+        if self.known.insert(key.to_owned(), value) == Some(value) {
             return Ok(());
         }
-        self.lines.append(&[Row { asked: asked.to_owned(), value }])
+        self.lines.append(&[Row { asked: key.to_owned(), value }])
     }
 }
 
@@ -88,8 +88,8 @@ impl Cache {
 mod tests {
     use super::*;
 
-    fn get(cache: &Cache, asked: &str) -> Option<f32> {
-        cache.get(asked, Kind::Compare)
+    fn get(cache: &Cache, key: &str) -> Option<f32> {
+        cache.get(key, Kind::Compare)
     }
 
     #[test]

@@ -97,8 +97,8 @@ impl Client {
 
     /// Sends `body` as request `number`. The key is removed from all answers and errors.
     pub fn ask(&self, target: &Target<'_>, body: &str, number: u64) -> Result<Reply, Fault> {
-        let asked = self.exchange(target, body, number);
-        asked.map_err(|fault| Fault { why: self.hidden(fault.why), ..fault })
+        let result = self.exchange(target, body, number);
+        result.map_err(|fault| Fault { why: self.hidden(fault.why), ..fault })
     }
 
     fn hidden(&self, text: String) -> String {
@@ -114,8 +114,8 @@ impl Client {
             .map_err(|_| Fault::new(Blame::Refused, "has no usable address"))?;
         let mut at = home.clone();
         let agent = if target.local { &self.local } else { &self.agent };
-        let asked = self.exchange_with(agent, &home, &mut at, body, number);
-        asked.map_err(|fault| match at == home {
+        let result = self.exchange_with(agent, &home, &mut at, body, number);
+        result.map_err(|fault| match at == home {
             true => fault,
             false => Fault { why: format!("redirects to {}, which {}", place(&at), fault.why), ..fault },
         })

@@ -130,19 +130,19 @@ mod tests {
     #[test]
     fn unsupported_parameters_are_dropped_one_by_one() {
         let mut dialect = Dialect::new(&options());
-        let mut told = |message| match dialect.learn_from_refusal(400, message, 1, Api::Chat) {
+        let mut after_refusal = |message| match dialect.learn_from_refusal(400, message, 1, Api::Chat) {
             Lesson::Changed(note) => {
                 (dialect.top, dialect.completion_tokens, dialect.no_temperature, note.is_some())
             }
             Lesson::None => panic!("{message}"),
         };
         assert_eq!(
-            told("Requested logprobs of 20, which is greater than max allowed: 5"),
+            after_refusal("Requested logprobs of 20, which is greater than max allowed: 5"),
             (Some(5), false, false, false)
         );
-        assert_eq!(told("This model does not support logprobs"), (None, false, false, true));
-        assert_eq!(told("Use 'max_completion_tokens' instead."), (None, true, false, false));
-        assert_eq!(told("Unsupported value: 'temperature'"), (None, true, true, true));
+        assert_eq!(after_refusal("This model does not support logprobs"), (None, false, false, true));
+        assert_eq!(after_refusal("Use 'max_completion_tokens' instead."), (None, true, false, false));
+        assert_eq!(after_refusal("Unsupported value: 'temperature'"), (None, true, true, true));
         for message in ["logprobs", "max_completion_tokens", "temperature", "context length exceeded", ""] {
             assert_eq!(dialect.learn_from_refusal(400, message, 1, Api::Chat), Lesson::None, "{message}");
         }

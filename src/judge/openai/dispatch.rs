@@ -25,7 +25,7 @@ const BYTES_A_TOKEN: f64 = 4.0;
 
 /// The number of times that a request may fail while other requests succeed before it is given up, whatever the cause:
 /// a request with more tokens than the server allows per minute gets 429 forever.
-const OVERTAKEN: u32 = 100;
+const MAX_OVERTAKEN: u32 = 100;
 
 /// The number of requests that are sent before a failed one is sent again. It is sent early, because its question has
 /// begun, but not first, so that a request that always fails does not block the others.
@@ -67,7 +67,7 @@ pub(super) struct Dispatch {
     answers: Vec<Answer>,
     pub notes: Vec<String>,
     failed: Option<String>,
-    told_of_usage: bool,
+    usage_warned: bool,
 }
 
 /// A request that is waiting to be sent.
@@ -138,7 +138,7 @@ impl Dispatch {
             answers: Vec::new(),
             notes: Vec::new(),
             failed: None,
-            told_of_usage: false,
+            usage_warned: false,
         }
     }
 
@@ -158,7 +158,7 @@ impl Dispatch {
                     continue;
                 }
             };
-            match self.cache.as_ref().and_then(|cache| cache.get(&text.asked, question.kind)) {
+            match self.cache.as_ref().and_then(|cache| cache.get(&text.cache_key, question.kind)) {
                 Some(value) => {
                     question.usage.cached += 1;
                     question.set(part, Ok(value));
@@ -203,7 +203,7 @@ impl Dispatch {
             return Next::Wait(wake.0);
         }
         for at in 0..self.ready.len() {
-            if self.affordable(&self.ready[at])
+            if self.is_within_budget(&self.ready[at])
                 && let Some(server) = self.choose(&self.ready[at], now, &mut wake)
                 && let Some(job) = self.ready.remove(at)
             {
@@ -215,7 +215,7 @@ impl Dispatch {
 
     /// Whether the budget allows the request. The first request of a question needs budget for all requests of the
     /// question, so that no question is paid for in part.
-    fn affordable(&self, job: &Job) -> bool {
+    fn is_within_budget(&self, job: &Job) -> bool {
         let Some(question) = self.open.get(&job.question) else { return false };
         let (_, cost) = self.expected(job, &self.servers[0].dialect);
         match question.began {
@@ -240,7 +240,7 @@ impl Dispatch {
     /// healthy.
     fn choose(&self, job: &Job, now: Instant, wake: &mut Wake) -> Option<usize> {
         let elsewhere = |failed: usize| {
-            self.servers.iter().enumerate().any(|(at, server)| at != failed && server.is_well(now))
+            self.servers.iter().enumerate().any(|(at, server)| at != failed && server.is_healthy(now))
         };
         let avoid = job.avoid.filter(|failed| elsewhere(*failed));
         let mut best: Option<usize> = None;
@@ -285,7 +285,7 @@ impl Dispatch {
             Err(fault) => self.faulted(&ticket, &fault, now),
         };
         if let End::Value(value, source) = end {
-            self.keep(&ticket.job.text.asked, value, source);
+            self.keep(&ticket.job.text.cache_key, value, source);
         }
         let Ticket { mut job, server, .. } = ticket;
         // Its question may have been dropped.
@@ -295,7 +295,7 @@ impl Dispatch {
         let value = match end {
             End::Value(value, _) => Ok(value),
             End::Invalid(why) => Err(why),
-            End::Again { .. } if job.overtaken >= OVERTAKEN => {
+            End::Again { .. } if job.overtaken >= MAX_OVERTAKEN => {
                 Err(format!("no answer in {} tries, while other requests were answered", job.failures + 1))
             }
             End::Again { at, tries } => {
@@ -354,7 +354,7 @@ impl Dispatch {
             self.failed = Some(format!(
                 "no server accepts requests: {said}; check judge-url, judge-model and the key (judge-key-env, judge-key-file)"
             ));
-        } else if !self.waiting().any(|job| self.affordable(job)) {
+        } else if !self.waiting().any(|job| self.is_within_budget(job)) {
             self.failed = Some(self.budget.spent());
         }
     }

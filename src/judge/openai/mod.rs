@@ -19,10 +19,11 @@
 //! If a server repeats the request's id (vLLM does, in the header `x-request-id` or in the id of the answer), an answer
 //! to a different request is detected by it. Otherwise it cannot be detected.
 //!
-//! Retried are: connection failures, timeouts, cut connections, unreadable answers, and the statuses 408, 409, 425, 429
-//! and 5xx. Not retried are: 400 and 422, which make the question invalid once the server has answered another one, and
-//! 401, 403 and 404 or refusals alone, which exclude the server. If a server refuses a parameter of the request
-//! (log-probabilities, their number, the name of the length limit, the temperature), the request is sent without it.
+//! A request is retried after a connection failure, a timeout, a cut connection, an unreadable answer, and the statuses 408,
+//! 409, 425, 429 and 5xx. It is not retried after 400 and 422, which make the question invalid once the server has answered
+//! another one. A server is excluded after 401, 403 or 404, or if it only refuses requests. If a server refuses a parameter
+//! of the request (log-probabilities, their number, the name of the length limit, the temperature), the request is sent
+//! without it.
 
 mod address;
 mod backoff;

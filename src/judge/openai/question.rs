@@ -29,7 +29,7 @@ pub(super) struct Open {
 #[derive(Clone, Debug)]
 pub(super) struct Text {
     pub text: Arc<str>,
-    pub asked: Arc<str>,
+    pub cache_key: Arc<str>,
 }
 
 impl Open {
@@ -57,7 +57,8 @@ impl Open {
                 (Kind::Compare, [template.render(&pair)].into_iter().chain(swapped).collect())
             }
         };
-        let keyed = |text: String| Text { asked: Cache::key(options, &text, kind).into(), text: text.into() };
+        let keyed =
+            |text: String| Text { cache_key: Cache::key(options, &text, kind).into(), text: text.into() };
         let texts: Vec<Result<Text, String>> = texts
             .into_iter()
             .map(|text| text.map(keyed).map_err(|error| format!("the judge cannot read it: {error}")))

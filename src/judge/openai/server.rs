@@ -10,7 +10,7 @@ use super::limits::Bucket;
 use super::options::OpenAiOptions;
 
 /// The number of answers in a row after which the note about a too high request rate may be repeated.
-const UNHURRIED: u32 = 100;
+const ANSWERS_UNTIL_NOTE: u32 = 100;
 
 /// The number of refusals without any answer after which a server is excluded.
 const REFUSALS: u32 = 10;
@@ -71,7 +71,7 @@ impl Server {
     }
 
     /// Whether requests are sent to it normally, regardless of its load.
-    pub fn is_well(&self, now: Instant) -> bool {
+    pub fn is_healthy(&self, now: Instant) -> bool {
         self.out.is_none() && self.breaker.is_closed() && self.paused_until.is_none_or(|until| until <= now)
     }
 
@@ -117,7 +117,8 @@ impl Server {
     /// Records an answer. Returns a note if the state has changed.
     pub fn answered(&mut self) -> Option<String> {
         self.bad = None;
-        self.hurried = self.hurried.map(|answers| answers + 1).filter(|answers| *answers < UNHURRIED);
+        self.hurried =
+            self.hurried.map(|answers| answers + 1).filter(|answers| *answers < ANSWERS_UNTIL_NOTE);
         match self.breaker.success() {
             Change::Closed => Some(format!("{} answers again", self.address.place)),
             _ => None,
@@ -163,7 +164,7 @@ impl Server {
     }
 
     /// Excludes the server. Returns a note if the state has changed.
-    pub fn expel(&mut self, why: &str) -> Option<String> {
+    pub fn exclude(&mut self, why: &str) -> Option<String> {
         let first = self.out.is_none();
         self.out.get_or_insert_with(|| why.to_owned());
         first.then(|| format!("{} {why}: no more requests are sent to it", self.address.place))
@@ -192,14 +193,14 @@ impl Server {
         some || !before
     }
 
-    /// Checks the model name in an answer to a request for the model `asked`. Returns an error if the name is wrong and
-    /// was right before; a note if the first name differs from `asked` (except for a version suffix, as OpenAI adds it)
+    /// Checks the model name in an answer to a request for the model `requested`. Returns an error if the name is wrong and
+    /// was right before; a note if the first name differs from `requested` (except for a version suffix, as OpenAI adds it)
     /// or the name has changed.
-    pub fn names_model(&mut self, asked: &str, named: &str) -> Result<Option<String>, String> {
+    pub fn names_model(&mut self, requested: &str, named: &str) -> Result<Option<String>, String> {
         let before = self.model.as_deref();
         match before {
-            Some(before) if before == asked && named != asked => {
-                Err(format!("answers as model {named:?}, not {asked:?}"))
+            Some(before) if before == requested && named != requested => {
+                Err(format!("answers as model {named:?}, not {requested:?}"))
             }
             Some(before) if before != named => {
                 let note = format!("{} was model {before:?}, and is now {named:?}", self.address.place);
@@ -209,9 +210,9 @@ impl Server {
             Some(_) => Ok(None),
             None => {
                 self.model = Some(named.to_owned());
-                let alike = named.contains(asked) || asked.contains(named);
+                let alike = named.contains(requested) || requested.contains(named);
                 Ok((!alike).then(|| {
-                    format!("{} answers as model {named:?} when asked for {asked:?}", self.address.place)
+                    format!("{} answers as model {named:?} when asked for {requested:?}", self.address.place)
                 }))
             }
         }

@@ -11,7 +11,7 @@ use super::options::OpenAiOptions;
 use super::protocol::Reply;
 
 /// A timeout that never expires in practice.
-const FOREVER: Duration = Duration::from_secs(86_400);
+const LONG_WAIT: Duration = Duration::from_secs(86_400);
 
 /// The state shared by the threads and the queue.
 pub(super) struct Shared {
@@ -61,7 +61,7 @@ impl Shared {
 
     /// Waits for a result, at most until `until`.
     pub fn wait<'a>(&self, state: MutexGuard<'a, State>, until: Option<Instant>) -> MutexGuard<'a, State> {
-        let time = until.map_or(FOREVER, |until| until.saturating_duration_since(Instant::now()));
+        let time = until.map_or(LONG_WAIT, |until| until.saturating_duration_since(Instant::now()));
         self.news
             .wait_timeout(state, time)
             .map_or_else(|poisoned| poisoned.into_inner().0, |(state, _)| state)
@@ -90,7 +90,8 @@ impl Shared {
                     self.work.notify_all();
                 }
                 Next::Wait(until) => {
-                    let time = until.map_or(FOREVER, |until| until.saturating_duration_since(Instant::now()));
+                    let time =
+                        until.map_or(LONG_WAIT, |until| until.saturating_duration_since(Instant::now()));
                     let woken = self.work.wait_timeout(state, time);
                     state = woken.map_or_else(|poisoned| poisoned.into_inner().0, |(state, _)| state);
                 }
@@ -100,8 +101,8 @@ impl Shared {
 
     fn ask(&self, ticket: &Ticket, target: &Target<'_>) -> Result<Reply, Fault> {
         let body = ticket.dialect.prompt(&self.options, ticket.text(), ticket.kind).body().to_string();
-        let asked = catch_unwind(AssertUnwindSafe(|| self.client.ask(target, &body, ticket.number)));
-        asked.unwrap_or_else(|_| {
+        let reply = catch_unwind(AssertUnwindSafe(|| self.client.ask(target, &body, ticket.number)));
+        reply.unwrap_or_else(|_| {
             Err(Fault::new(Blame::Either, "got no answer because the sending thread panicked: this is a bug"))
         })
     }

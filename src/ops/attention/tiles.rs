@@ -7,7 +7,7 @@ use crate::gpu::shader::constants;
 const WORKGROUP_MEMORY: u32 = 16 << 10;
 
 constants! {
-    /// A tile of scores in shared/attention_tile.wgsl. Rows are what a workgroup computes sums for: queries, or in
+    /// A tile of scores in shared/attention_tile.wgsl. A workgroup computes sums for its rows: queries, or in
     /// attention_backward_key_value_tiled keys; it loops over the columns.
     pub(super) struct Tile {
         tile_rows: u32,

@@ -84,7 +84,7 @@ pub(super) fn real_shapes() -> Vec<Case> {
         Size { family: pythia, ..size((3, 1024, 4096), Format::F16) },
         size((2, 2048, 8192), Format::Bf16),
     ];
-    // Of the largest shapes there is only one case each.
+    // The largest shapes have only one case each.
     let wanted = |size: &Size, case: &Case| size.c < 2000 || case.kernel.ends_with("backward");
     let of = |size: Size| cases_of(size).into_iter().filter(move |case| wanted(&size, case));
     sizes.into_iter().flat_map(of).collect()

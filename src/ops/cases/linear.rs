@@ -349,7 +349,7 @@ impl Layer {
     }
 
     /// Returns the matrix and its LoRA terms, for `reference`.
-    fn twin<'a>(&self, v: &'a [Vec<f64>]) -> (Vec<f64>, Vec<Term<'a>>) {
+    fn reference_terms<'a>(&self, v: &'a [Vec<f64>]) -> (Vec<f64>, Vec<Term<'a>>) {
         let (parts, low) = v[Layer::PARTS..].split_at(self.parts.len());
         let term = |(k, (first, _, _)): (usize, &(usize, usize, usize))| Term {
             first: *first,
@@ -375,7 +375,7 @@ impl Layer {
             self.inputs(),
             move |r, t| Ok(vec![self.record(r, t)?]),
             move |v| {
-                let mut y = reference::linear_forward(&v[Layer::X], &self.twin(v).0, n, i, o);
+                let mut y = reference::linear_forward(&v[Layer::X], &self.reference_terms(v).0, n, i, o);
                 if bias {
                     y = reference::linear_bias(&y, &v[Layer::BIAS]);
                 }
@@ -394,7 +394,7 @@ impl Layer {
                 Ok(gradients(r, &[&t[..Layer::DY], &t[Layer::BIAS..]].concat()))
             },
             move |v| {
-                let (w, terms) = self.twin(v);
+                let (w, terms) = self.reference_terms(v);
                 let dy = &v[Layer::DY];
                 let dx = reference::linear_backward_input(dy, &w, n, i, o);
                 let dw = reference::linear_backward_weight(dy, &v[Layer::X], n, i, o);

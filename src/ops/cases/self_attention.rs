@@ -402,7 +402,7 @@ pub(super) fn real_shapes() -> Vec<Case> {
         }),
         Size { format: Format::Bf16, ..size(3072, (32, 32, 96), [0; 3]) },
     ];
-    // Of the largest shapes there is only one case each.
+    // The largest shapes have only one case each.
     let wanted = |size: &Size, case: &Case| size.hidden < 2000 || case.kernel.ends_with("backward");
     let of = |size: Size| cases_of(size).into_iter().filter(move |case| wanted(&size, case));
     sizes.into_iter().flat_map(of).collect()

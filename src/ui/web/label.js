@@ -64,7 +64,7 @@ function draw(next) {
     $("empty-title").textContent = closed !== null || over ? "No more labels are accepted" : "No pair is waiting";
     $("empty-text").textContent =
       closed !== null || over
-        ? "What you labelled is saved."
+        ? "All labels are saved."
         : "The next pairs appear here when the policy has written responses to its next prompts.";
   }
   const all = counts.given + counts.open;

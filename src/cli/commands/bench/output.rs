@@ -205,7 +205,8 @@ impl Output {
         if self.form == Form::Json {
             return print(json!({"only_earlier": gone, "only_now": self.new}));
         }
-        for (what, names) in [("only then", &gone), ("only now", &self.new)] {
+        for (what, names) in [("only in the earlier benchmark", &gone), ("only in this benchmark", &self.new)]
+        {
             for name in names {
                 self.note(Value::Null, &format!("{what}: {name}"))?;
             }
@@ -265,7 +266,7 @@ fn then(then: &Value, now: &About) -> Vec<String> {
     for (what, key) in ceilings {
         let of = |about: &Value| about["ceilings"][key].as_f64().filter(|n| *n > 0.0);
         if let (Some(then), Some(now)) = (of(then), of(&now)) {
-            out.push(format!("the {what} ceiling is {:.2} of what it was", now / then));
+            out.push(format!("the {what} ceiling is {:.2} times the earlier one", now / then));
         }
     }
     out

@@ -1,4 +1,4 @@
-//! The demo's page, made of the files of its folder.
+//! The report of `oaif demo`, made from the files in its folder.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -37,12 +37,12 @@ struct Page<'a> {
     summary: Value,
 }
 
-/// A number of `summary.json`.
+/// A number in `summary.json`.
 fn figure(object: &Value, key: &str) -> f64 {
     object[key].as_f64().unwrap_or(f64::NAN)
 }
 
-/// A win rate of `summary.json`, with its interval where there is one.
+/// A win rate in `summary.json`, with its interval if it has one.
 fn rate(object: &Value, name: &str) -> Estimate {
     let value = figure(object, name);
     let end = |end: &str| object[format!("{name}_{end}")].as_f64().unwrap_or(value);
@@ -101,7 +101,9 @@ impl Page<'_> {
         let steps = number(figure(summary, "steps"));
         let posts = number(figure(summary, "held_out_posts"));
         if !oracle.value.is_finite() {
-            return format!("After {steps} steps all of the {posts} held-out posts are ties by the oracle.");
+            return format!(
+                "After {steps} steps all {posts} held-out posts are ties according to the oracle."
+            );
         }
         let ties = figure(&summary["oracle"], "ties");
         let ties = match ties {
@@ -114,8 +116,8 @@ impl Page<'_> {
         let kl = kl.map(|kl| format!("{kl:.1} nats away (KL)"));
         let parts: Vec<String> = length.into_iter().chain(kl).collect();
         format!(
-            "After {steps} steps the policy wins {} of {posts} held-out posts against the starting model by the oracle{ties}; its \
-             summaries are {}.{}",
+            "After {steps} steps the policy wins {} of {posts} held-out posts against the starting model, according to the \
+             oracle{ties}; its summaries are {}.{}",
             rate_in_words(oracle),
             parts.join(" and "),
             unclear(oracle)
@@ -140,8 +142,8 @@ impl Page<'_> {
         };
         Section::new("Against the starting model")
             .text(format!(
-                "One summary of each of {} held-out posts, by the starting model and by the policy after so many steps. By the \
-                 oracle, the summary of higher utility wins. Ties are left out of the win rates; the intervals are 95 % \
+                "Each of {} held-out posts has a summary by the starting model and one by the policy after each number of \
+                 steps. According to the oracle, the summary with the higher utility wins. Win rates exclude ties and have 95 % \
                  intervals.",
                 number(figure(summary, "held_out_posts"))
             ))
@@ -177,7 +179,7 @@ impl Page<'_> {
             format!("{} right, {} invented{faults}, utility {utility}", q.right, q.invented)
         };
         let intro = format!(
-            "The first {} of the held-out posts, with the facts that the oracle counts. The oracle prefers the summary of higher \
+            "The first {} held-out posts, with the facts that the oracle counts. The oracle prefers the summary with the higher \
              utility.",
             rows.len()
         );
@@ -199,7 +201,7 @@ impl Page<'_> {
         Ok(section)
     }
 
-    /// The judge's verdicts in this run beside those of the oracle.
+    /// Compares the judge's verdicts in this run with those of the oracle.
     fn judge(&self, kind: &str) -> Result<Section> {
         let path = self.dir.join(PAIRS);
         let pairs = BufReader::new(File::open(&path).map_err(Error::io("read", &path))?);
@@ -223,14 +225,16 @@ impl Page<'_> {
             0 => {
                 "The judge compares the probabilities that it gives to the two summaries, so the order cannot change its verdict."
             }
-            _ => "The judge sees each pair in both orders; the section Judge shows how often they disagree.",
+            _ => {
+                "Each pair is judged in both orders; the section Judge shows how often the two verdicts disagree."
+            }
         };
         let size = self.config["judge"].as_str().unwrap_or_default();
         let text = format!(
             "How often the judge prefers the summary that the oracle prefers, over the pairs of this run on which both have a \
              preference. {orders}"
         );
-        Ok(Section::new("The judge beside the oracle").text(text).table(
+        Ok(Section::new("Agreement with the oracle").text(text).table(
             Table::new(["judge", "pairs", "agreement with the oracle"]).row([
                 format!("{size} {kind} judge").into(),
                 (decided as f64).into(),

@@ -58,7 +58,7 @@ impl Records for Parquet {
         Ok(Some(Record { line: self.number, row: Ok(Row::new(columns, unusable)) }))
     }
 
-    fn told(&self, number: usize, why: String) -> String {
+    fn describe(&self, number: usize, why: String) -> String {
         format!("row {number} of the table: {why}")
     }
 }

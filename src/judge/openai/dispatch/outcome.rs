@@ -22,14 +22,14 @@ pub(super) enum End {
 
 impl Dispatch {
     /// Counts and caches a value, even if its question was dropped: it was paid for.
-    pub(super) fn keep(&mut self, asked: &str, value: f32, source: Source) {
+    pub(super) fn keep(&mut self, key: &str, value: f32, source: Source) {
         let count = match source {
             Source::LogProbabilities => &mut self.sources.log_probabilities,
             Source::Bounded => &mut self.sources.bounded,
             Source::Text => &mut self.sources.texts,
         };
         *count += 1;
-        if let Some(Err(error)) = self.cache.as_mut().map(|cache| cache.put(asked, value)) {
+        if let Some(Err(error)) = self.cache.as_mut().map(|cache| cache.put(key, value)) {
             self.notes.push(format!("the cache is disabled and verdicts are no longer stored: {error}"));
             self.cache = None;
         }
@@ -48,7 +48,7 @@ impl Dispatch {
             }
             Some(None) => {
                 usage.cost = ticket.cost;
-                if self.options.max_cost.is_some() && !std::mem::replace(&mut self.told_of_usage, true) {
+                if self.options.max_cost.is_some() && !std::mem::replace(&mut self.usage_warned, true) {
                     let place = &self.servers[ticket.server].address.place;
                     self.notes
                         .push(format!("{place} does not report its token usage: the cost is an estimate"));
@@ -137,7 +137,7 @@ impl Dispatch {
                 }
                 let tried = server.address.tried(ticket.dialect.base, self.options.api);
                 let at = if status == 404 { format!(" at {tried}") } else { String::new() };
-                self.notes.extend(server.expel(&format!("{}{at}", fault.why)));
+                self.notes.extend(server.exclude(&format!("{}{at}", fault.why)));
                 End::Again { at: now, tries }
             }
             Blame::Pace => {
