@@ -9,6 +9,7 @@ use super::discovery::{
     FEATURES, GpuSummary, adapters, arithmetic_of, choose, instance, subgroup_size, summarise,
 };
 use super::faults::Faults;
+use super::kernels::RuntimeChecks;
 use super::ledger::Ledger;
 use super::limits::Limits;
 use super::needs;
@@ -113,7 +114,10 @@ impl Gpu {
         let subgroup = subgroup.filter(|_| unrolled && highest >= Tier::Subgroups);
         let inner = Inner {
             arithmetic: Mutex::new(arithmetic),
-            checked: options.checked,
+            checks: match options.checked {
+                true => RuntimeChecks::All,
+                false => RuntimeChecks::for_driver(&summary.driver),
+            },
             timestamps,
             submit_ms: options.submit_ms,
             step_layout: Some(step_layout(&device)),
@@ -151,7 +155,7 @@ impl Inner {
             limits,
             subgroup,
             arithmetic: Mutex::default(),
-            checked: false,
+            checks: RuntimeChecks::None,
             timestamps: false,
             submit_ms: f64::INFINITY,
             kernels: Mutex::default(),
