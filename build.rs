@@ -4,18 +4,20 @@ use std::path::Path;
 use std::process::Command;
 
 fn main() {
-    let features = ["bench", "demo", "http", "mpi", "parquet", "ui"];
+    let features = ["demo", "http", "mpi", "parquet", "ui"];
     let enabled = |name: &&str| std::env::var_os(format!("CARGO_FEATURE_{}", name.to_uppercase())).is_some();
     let features: Vec<&str> = features.into_iter().filter(enabled).collect();
     println!("cargo::rustc-env=OAIF_FEATURES={}", features.join(" "));
     println!("cargo::rustc-env=OAIF_TARGET={}", std::env::var("TARGET").expect("cargo sets it"));
     println!("cargo::rustc-env=OAIF_COMMIT={}", commit().unwrap_or_else(|| "unknown".into()));
     println!("cargo::rerun-if-env-changed=OAIF_COMMIT");
-    println!("cargo::rerun-if-changed=build.rs");
+    // A changed file adds the + to the commit.
+    for path in ["build.rs", "Cargo.toml", "src", "shaders", "models"] {
+        println!("cargo::rerun-if-changed={path}");
+    }
     // Git changes this file with every commit, checkout and reset.
-    let log = Path::new(".git/logs/HEAD");
-    if log.exists() {
-        println!("cargo::rerun-if-changed={}", log.display());
+    if let Some(log) = git(&["rev-parse", "--git-path", "logs/HEAD"]).filter(|log| Path::new(log).exists()) {
+        println!("cargo::rerun-if-changed={log}");
     }
 }
 
@@ -32,10 +34,18 @@ fn packaged() -> Option<String> {
     Some(hash.chars().take(12).collect())
 }
 
+/// The commit of the checkout, with a + if files were changed.
 fn checked_out() -> Option<String> {
+    let commit = git(&["rev-parse", "--short=12", "HEAD"])?;
+    let changed = git(&["status", "--porcelain", "--untracked-files=no"])?;
+    Some(if changed.is_empty() { commit } else { commit + "+" })
+}
+
+/// The output of a git command in this checkout.
+fn git(arguments: &[&str]) -> Option<String> {
     // Without this check, git would find the checkout of a project that contains these sources.
     Path::new(".git").exists().then_some(())?;
-    let done = Command::new("git").args(["rev-parse", "--short=12", "HEAD"]).output().ok()?;
-    let hash = String::from_utf8(done.stdout).ok()?.trim().to_owned();
-    (done.status.success() && !hash.is_empty()).then_some(hash)
+    let done = Command::new("git").args(arguments).output().ok()?;
+    let text = String::from_utf8(done.stdout).ok()?.trim().to_owned();
+    done.status.success().then_some(text)
 }

@@ -1,15 +1,16 @@
 //! Standard error: messages and the progress of a run, as text or as JSON lines (`--log json`).
 
+use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::{self, Write};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
 
-use super::printable::printable;
+use super::printable::{printable, printable_json};
 use super::progress_line::{self, Bar};
 use super::ranks;
 #[cfg(feature = "http")]
@@ -38,18 +39,33 @@ pub(crate) enum Format {
 struct Log {
     format: Format,
     quiet: bool,
-    started: Instant,
 }
 
-static LOG: OnceLock<Log> = OnceLock::new();
+static LOG: Mutex<Log> = Mutex::new(Log { format: Format::Text, quiet: false });
+/// The first use of the log, soon after the program started.
+static STARTED: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// Sets the format of all later messages. With `quiet`, only warnings and errors are printed.
 pub(crate) fn set_log(format: Format, quiet: bool) {
-    let _ = LOG.set(Log { format, quiet, started: Instant::now() });
+    LazyLock::force(&STARTED);
+    *LOG.lock().unwrap_or_else(PoisonError::into_inner) = Log { format, quiet };
+}
+
+/// The format that the arguments ask for, found without parsing them: errors of parsing are printed in it too.
+pub(crate) fn format_of(arguments: &[OsString]) -> Format {
+    let words: Vec<_> = arguments.iter().map(|argument| argument.to_string_lossy()).collect();
+    let is_json = words.iter().any(|word| word == "--log=json")
+        || words.windows(2).any(|pair| pair[0] == "--log" && pair[1] == "json");
+    if is_json { Format::Json } else { Format::Text }
+}
+
+/// Whether messages are text.
+pub(crate) fn log_is_text() -> bool {
+    log().format == Format::Text
 }
 
 fn log() -> Log {
-    *LOG.get_or_init(|| Log { format: Format::Text, quiet: false, started: Instant::now() })
+    *LOG.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn show(bar: Option<ProgressBar>) {
@@ -88,45 +104,94 @@ pub(crate) fn fail(text: impl Display, exit_code: u8) {
     }
 }
 
-/// Prints the message at the end of a run that wrote `output`.
-pub(crate) fn ended(text: &str, output: &str) {
-    match log() {
-        Log { format: Format::Json, .. } => event("end", json!({"text": text, "output": output})),
-        _ => say(text),
+/// Prints an error that ends a rank, also of ranks that print nothing else.
+pub(crate) fn fail_of_rank(rank: usize, text: &str) {
+    let line = match (log().format, rank) {
+        (Format::Text, 0) => printable(&format!("oaif: {text}")),
+        (Format::Text, _) => printable(&format!("oaif: rank {rank}: {text}")),
+        (Format::Json, _) => event_line("error", json!({"text": text, "rank": rank})),
+    };
+    drop(writeln!(io::stderr().lock(), "{line}"));
+}
+
+/// Prints the address of a run's page, even with `--quiet`: without it nobody can open the page.
+pub(crate) fn page(url: &str) {
+    match log().format {
+        Format::Text => write(format_args!("oaif: the run's page is {url}")),
+        Format::Json => event("page", json!({"url": url})),
     }
 }
 
-/// Writes a JSON line: the event's name, the seconds since the program started, and its fields.
+/// Prints the summary at the end of a run: as lines, or as the fields of the event "end".
+pub(crate) fn ended(text: &str, fields: Value) {
+    match log() {
+        Log { quiet: true, .. } => {}
+        Log { format: Format::Text, .. } => say(text),
+        Log { format: Format::Json, .. } => event("end", fields),
+    }
+}
+
+/// Writes an event as a line of JSON.
 fn event(name: &str, fields: Value) {
-    let seconds = (log().started.elapsed().as_secs_f64() * 1e3).round() / 1e3;
+    write_line(event_line(name, fields));
+}
+
+/// A line of JSON: the event's name, the seconds since the program started, and its fields.
+fn event_line(name: &str, fields: Value) -> String {
+    let seconds = (STARTED.elapsed().as_secs_f64() * 1e3).round() / 1e3;
     let mut line =
         Map::from_iter([("event".to_owned(), name.into()), ("seconds".to_owned(), seconds.into())]);
     if let Value::Object(fields) = fields {
         line.extend(fields);
     }
-    write(Value::Object(line));
+    printable_json(&Value::Object(line).to_string())
+}
+
+/// Writes text to standard error.
+fn write(text: impl Display) {
+    write_line(printable(&text.to_string()));
 }
 
 /// Writes a line to standard error, above the progress bar if there is one. Write errors (standard error is closed, or its
 /// disk is full) are ignored, since a lost message must not end a run.
-fn write(line: impl Display) {
+fn write_line(line: String) {
     if ranks::is_silent() {
         return;
     }
-    let text = printable(&line.to_string());
     let shown = SHOWN.lock().unwrap_or_else(PoisonError::into_inner).clone();
     match shown {
-        Some(bar) => bar.println(text),
-        None => drop(writeln!(io::stderr().lock(), "{text}")),
+        Some(bar) => bar.println(line),
+        None => drop(writeln!(io::stderr().lock(), "{line}")),
+    }
+}
+
+/// What is printed at the start of a run.
+#[derive(Default)]
+pub struct Facts {
+    /// Names and values, for people.
+    pub lines: Vec<(String, String)>,
+    /// The fields of the event "start".
+    pub fields: Map<String, Value>,
+}
+
+impl Facts {
+    /// Adds a line for people.
+    pub fn line(&mut self, name: &str, value: String) {
+        self.lines.push((name.to_owned(), value));
+    }
+
+    /// Adds a field of the event.
+    pub fn field(&mut self, key: &str, value: Value) {
+        self.fields.insert(key.to_owned(), value);
     }
 }
 
 /// Prints the progress of a run to standard error: in a terminal as one line that is redrawn, otherwise as a line per step.
 pub struct Console {
     bar: ProgressBar,
-    /// The facts of the run: names and values. They are printed once the run has begun, so that a run that fails before
-    /// prints only its error.
-    start: Option<Vec<(String, String)>>,
+    /// The facts of the run. They are printed once the run has begun, so that a run that fails before prints only its
+    /// error.
+    start: Option<Facts>,
     phase: String,
     last: Option<StepReport>,
 }
@@ -147,8 +212,8 @@ impl Console {
         Console { bar, start: None, phase: String::new(), last: None }
     }
 
-    /// Sets the facts of the run (names and values), which are printed as soon as the run has begun.
-    pub fn begins(&mut self, facts: Vec<(String, String)>) {
+    /// Sets the facts of the run, which are printed as soon as it has begun.
+    pub fn begins(&mut self, facts: Facts) {
         self.start = Some(facts);
     }
 
@@ -267,12 +332,15 @@ fn width() -> usize {
 impl Observer for Console {
     fn phase(&mut self, name: &str) {
         if let Some(facts) = self.start.take() {
-            match log().format {
-                Format::Text => facts.iter().for_each(|(name, fact)| say(format_args!("{name:<14}{fact}"))),
-                Format::Json => event("start", Value::from_iter(facts)),
+            match log() {
+                Log { quiet: true, .. } => {}
+                Log { format: Format::Text, .. } => {
+                    facts.lines.iter().for_each(|(name, fact)| say(format_args!("{name:<14}{fact}")));
+                }
+                Log { format: Format::Json, .. } => event("start", Value::Object(facts.fields)),
             }
         }
-        if log().format == Format::Json && !log().quiet {
+        if let Log { format: Format::Json, quiet: false } = log() {
             event("phase", json!({"name": name}));
         }
         self.phase = name.to_owned();

@@ -20,6 +20,7 @@ mod version;
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::FromArgMatches;
@@ -29,10 +30,13 @@ use clap::error::{ContextKind, ContextValue};
 use crate::data::tokenizer::panics_are_caught;
 use crate::error::{Error, Result};
 use args::{Cli, Command};
-use console::{fail, set_log};
+use console::{fail, format_of, log_is_text, set_log};
 use fetch::fetched;
 use printable::printable;
 use ranks::Trains;
+
+/// The path in errors of writing to standard output.
+const STANDARD_OUTPUT: &str = "standard output";
 
 /// Runs the program. Exit codes: 0 for success, 1 for failure, 2 for wrong usage, 128 plus the signal's number when
 /// interrupted: 130 by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP.
@@ -46,6 +50,8 @@ pub fn main() -> ExitCode {
         }
     }));
     let arguments = command_first(std::env::args_os().collect());
+    set_log(format_of(&arguments), false);
+    signals::make_size_limit_an_error();
     let name = arguments.get(1).map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let done = match ranks::meet(&name).and_then(|()| parse(arguments)) {
         Ok(Ok(cli)) => {
@@ -56,17 +62,23 @@ pub fn main() -> ExitCode {
             Err(Error::config("arguments", sentence(&usage.render().to_string())))
         }
         Ok(Err(usage)) => {
-            // clap reports help and version as errors too. A closed pipe is ignored.
+            let code = usage.exit_code() as u8;
+            let text = sentence(&usage.render().to_string());
+            // clap reports help and version as errors too.
             match usage.kind() {
-                DisplayHelp | DisplayHelpOnMissingArgumentOrSubcommand | DisplayVersion => {
-                    if !ranks::is_silent() {
-                        drop(usage.print());
-                    }
+                DisplayHelp | DisplayVersion if ranks::is_silent() => Ok(()),
+                DisplayHelp | DisplayVersion => usage.print().map_err(Error::io("write to", STANDARD_OUTPUT)),
+                DisplayHelpOnMissingArgumentOrSubcommand if log_is_text() => {
+                    drop(usage.print());
+                    ranks::part();
+                    return code.into();
                 }
-                _ => fail(sentence(&usage.render().to_string()), usage.exit_code() as u8),
+                _ => {
+                    fail(text, code);
+                    ranks::part();
+                    return code.into();
+                }
             }
-            ranks::part();
-            return ExitCode::from(usage.exit_code() as u8);
         }
         Err(error) => Err(error),
     };
@@ -75,7 +87,11 @@ pub fn main() -> ExitCode {
         // Rank 0 prints the error.
         Err(error) if ranks::is_silent() => exit_code(&error).into(),
         // The reader of the output closed the pipe.
-        Err(Error::Io { source, .. }) if source.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(Error::Io { path, source, .. })
+            if source.kind() == ErrorKind::BrokenPipe && path == Path::new(STANDARD_OUTPUT) =>
+        {
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             let code = exit_code(&error);
             let text = advice::sentence(error, args::command().find_subcommand(&name));
@@ -194,7 +210,7 @@ pub(crate) fn print(line: impl Display) -> Result<()> {
         true => writeln!(out, "{}", printable(&line.to_string())),
         false => writeln!(out, "{line}"),
     };
-    written.map_err(Error::io("write to", "standard output"))
+    written.map_err(Error::io("write to", STANDARD_OUTPUT))
 }
 
 /// Writes a part of a line to standard output and flushes it.
@@ -204,7 +220,7 @@ pub(crate) fn print_part(text: &str) -> Result<()> {
         true => write!(out, "{}", printable(text)),
         false => write!(out, "{text}"),
     };
-    written.and_then(|()| out.flush()).map_err(Error::io("write to", "standard output"))
+    written.and_then(|()| out.flush()).map_err(Error::io("write to", STANDARD_OUTPUT))
 }
 
 /// Checks that these words are a valid command line of the program.

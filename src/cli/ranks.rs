@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::Wait;
 use crate::cli::args::{AlignPlan, DpoPlan, RewardPlan, SftPlan, TrainPlan};
+use crate::cli::console;
 use crate::collective::{Ranks, TcpPlace, TcpRanks};
 use crate::error::{Error, Result};
 use crate::gpu::list_gpus;
@@ -73,10 +74,7 @@ fn by_tcp(shared: bool) -> Result<Option<Ranks>> {
 /// The error to exit with, agreed on by all ranks, see [`Ranks::settle`].
 pub fn settle(error: Error) -> Error {
     let ranks = ranks();
-    let say = |why: &str| match ranks.leads() {
-        true => eprintln!("oaif: {why}"),
-        false => eprintln!("oaif: rank {}: {why}", ranks.rank()),
-    };
+    let say = |why: &str| console::fail_of_rank(ranks.rank(), why);
     ranks.settle(error, say).wait()
 }
 

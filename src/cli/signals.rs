@@ -1,8 +1,6 @@
 //! Signals: the first one ends a run after the current step, with a checkpoint; the second one exits at once.
 
-#[cfg(unix)]
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Once, OnceLock};
 
 use super::console::say;
@@ -37,11 +35,23 @@ pub(super) fn catch_with_message(what: &'static str) {
     LISTENING.call_once(listen);
 }
 
+/// Makes writing above the file size limit (`ulimit -f`) an error instead of the end of the program.
+#[cfg(unix)]
+pub(super) fn make_size_limit_an_error() {
+    let _ = signal_hook::flag::register(libc::SIGXFSZ, Arc::new(AtomicBool::new(false)));
+}
+
+#[cfg(not(unix))]
+pub(super) fn make_size_limit_an_error() {}
+
 fn received(number: u8, name: &str) {
     let code = 128 + number;
-    if requests().stop.swap(true, Ordering::Relaxed) {
+    // The page and the labelling in the terminal set `stop` too: after them, a first signal still waits for the checkpoint.
+    static SIGNALLED: AtomicBool = AtomicBool::new(false);
+    if SIGNALLED.swap(true, Ordering::Relaxed) {
         std::process::exit(code.into());
     }
+    requests().stop.store(true, Ordering::Relaxed);
     CODE.store(code, Ordering::Relaxed);
     let what = MESSAGE.get().copied().unwrap_or_default();
     say(format_args!("oaif: {name}: {what} (repeat to stop at once)"));
@@ -56,8 +66,6 @@ fn listen() {
     if !is_ignored(SIGHUP) {
         wanted.push(SIGHUP);
     }
-    // With a handler, writing above the file size limit (`ulimit -f`) is an error instead of the end of the program.
-    let _ = signal_hook::flag::register(libc::SIGXFSZ, std::sync::Arc::new(AtomicBool::new(false)));
     let Ok(mut signals) = signal_hook::iterator::Signals::new(wanted) else { return };
     std::thread::spawn(move || {
         for signal in signals.forever() {

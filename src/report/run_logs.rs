@@ -47,6 +47,11 @@ impl RunEnds {
         Ok(RunEnds(metrics))
     }
 
+    /// The names of the metrics that the run has.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.columns.keys().map(String::as_str)
+    }
+
     /// The last value of a metric; `None` if the run does not have it.
     pub fn last(&self, metric: &str) -> Option<f64> {
         self.0.last(metric)

@@ -69,7 +69,7 @@ fn a_run_prints_its_settings_its_steps_its_result_and_the_next_commands() {
 fn a_reward_run_prints_how_to_judge_with_the_trained_model() {
     let Some(place) = place() else { return };
     place.write(
-        "answers.jsonl",
+        "responses.jsonl",
         json!({"prompt": "fox", "response_1": " a", "response_2": " the"}).to_string(),
     );
     for (run, flags) in [("full", ""), ("adapted", "--lora-r 2")] {
@@ -268,11 +268,9 @@ fn the_json_log_has_one_object_per_line_and_each_step_as_in_metrics() {
     let events = super::rows(&outcome.err);
     let of = |name: &str| events.iter().filter(|event| event["event"] == name).collect::<Vec<_>>();
     assert!(events.iter().all(|event| event["seconds"].as_f64().is_some()), "{}", outcome.err);
-    assert!(
-        of("start")[0]["judge"] == "rule longer" || of("start")[0]["judge"].is_string(),
-        "{}",
-        outcome.err
-    );
+    let start = of("start")[0];
+    assert_eq!((&start["judge"], &start["total_steps"]), (&json!("rule longer"), &json!(3)), "{start}");
+    assert!(start["data"]["prompt_tokens"]["max"].is_u64() && start["learning_rate"].is_f64(), "{start}");
     assert!(of("phase").iter().any(|event| event["name"] == "judging"), "{}", outcome.err);
     let metrics = place.rows("run/metrics.jsonl");
     assert_eq!(of("step").len(), metrics.len());
@@ -280,8 +278,37 @@ fn the_json_log_has_one_object_per_line_and_each_step_as_in_metrics() {
         assert!(row.as_object().unwrap().iter().all(|(key, value)| event[key] == *value), "{event} {row}");
         assert_eq!(event["total_steps"], 3);
     }
-    assert_eq!(of("end")[0]["output"], "run/adapter");
+    let end = of("end")[0];
+    assert_eq!(end["output"], "run/adapter");
+    assert!(end["means"]["loss"]["first"].is_f64(), "{end}");
     let error = place.oaif("align --model nowhere/at-all --dataset pairs.jsonl --output-dir x --judge rule --judge-rule shorter --log json");
     let last = super::rows(&error.err).pop().unwrap();
     assert_eq!((&last["event"], &last["exit_code"]), (&json!("error"), &json!(error.code)), "{last}");
+}
+
+#[test]
+fn wrong_usage_is_an_event_of_the_json_log_too() {
+    let Some(place) = place() else { return };
+    place.write("odd.yaml", "lerning-rate: 1\n");
+    for line in [
+        "align --log json --lerning-rate 1",
+        "--log json alin",
+        "--log=json align --config odd.yaml --model tiny --dataset pairs.jsonl --output-dir x",
+        "align --resume nowhere --log json",
+        "--log json",
+    ] {
+        let outcome = place.oaif(line);
+        let events = super::rows(&outcome.err);
+        assert_eq!(events.len(), 1, "{line}: {}", outcome.err);
+        assert_eq!(events[0]["event"], "error", "{line}: {}", outcome.err);
+        assert_eq!(events[0]["exit_code"], json!(outcome.code), "{line}: {}", outcome.err);
+    }
+}
+
+#[test]
+fn quiet_json_logs_have_no_start_phase_step_or_end() {
+    let Some(place) = place() else { return };
+    let outcome = place.oaif(&format!("{ALIGN} --judge-rule longer --lora-r 2 --log json --quiet")).done();
+    let events = super::rows(&outcome.err);
+    assert!(events.iter().all(|event| event["event"] == "warning"), "{}", outcome.err);
 }

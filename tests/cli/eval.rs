@@ -369,7 +369,7 @@ fn a_run_with_held_out_prompts_reports_its_win_rate_and_trains_the_same() {
     assert!((1.0..=6.0).contains(&number(last, "eval/mean_length")), "{last}");
     let sentence = format!("The policy wins {:.1} % of 12 held-out prompts", 100.0 * rate);
     assert!(done.err.contains(&sentence), "{}", done.err);
-    assert!(done.err.contains("held out      12 rows"), "{}", done.err);
+    assert!(done.err.contains("held out      12 prompts"), "{}", done.err);
     assert!(done.err.contains("oaif eval --run run --dataset prompts.jsonl --judge llm"), "{}", done.err);
     let html = String::from_utf8(place.read("run/report.html")).unwrap();
     assert!(html.contains("Win rate against the starting model") && html.contains("Before and after"));

@@ -50,7 +50,7 @@ pub fn run(plan: AlignPlan) -> Result<()> {
     console.phase("loading the judge");
     let judge = open_judge(&gpu, judge, dtype, true)?;
     let start = Start::of(&gpu, &train, &parameters, run.rows(), run.total_steps(), Some(judge.name()))
-        .with_held_out(run.held_out_rows());
+        .with_held_out("prompts", run.held_out_rows());
     console.begins(start.facts());
     let page = Page::of("align", &train, desk);
     training::train("align", &train, &gpu, console, page, |sources, control| {

@@ -5,7 +5,7 @@ use std::io::{self, BufRead, IsTerminal, Write};
 use super::warn_of;
 use crate::Wait;
 use crate::cli::args::ChatPlan;
-use crate::cli::console::say;
+use crate::cli::console::{say, warn};
 use crate::cli::{print, print_part};
 use crate::data::tokenizer::StopMatcher;
 use crate::error::{Error, Result};
@@ -70,13 +70,13 @@ fn answer(chat: &mut Chat, text: &str) -> Result<()> {
     let mut answer = match chat.say(text).wait() {
         Ok(answer) => answer,
         Err(Error::TooLong { tokens, limit, .. }) => {
-            say(format_args!(
-                "oaif: the conversation has {tokens} tokens, but the model takes at most {limit}: /new starts a new one"
+            warn(format_args!(
+                "the conversation has {tokens} tokens, but the model takes at most {limit}: /new starts a new one"
             ));
             return Ok(());
         }
         Err(refused @ (Error::Config { .. } | Error::File { .. })) => {
-            say(format_args!("oaif: {refused}"));
+            warn(refused);
             return Ok(());
         }
         Err(error) => return Err(error),

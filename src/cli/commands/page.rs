@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use crate::cli::args::TrainPlan;
-use crate::cli::console::Console;
 #[cfg(feature = "ui")]
-use crate::cli::console::ask;
+use crate::cli::console;
+use crate::cli::console::Console;
 use crate::cli::labelling::Labelling;
 use crate::error::Result;
 use crate::judge::human::Desk;
@@ -59,7 +59,7 @@ impl Page {
         if let Some((options, live)) = self.served {
             let served = Served { desk: self.desk, live: live.clone(), requests: requests.clone() };
             let page = Ui::start(&options, served)?;
-            ask(format_args!("oaif: the run's page is {}", page.url()));
+            console::page(&page.url());
             let result = run(&mut UiObserver::new(live.clone(), console));
             live.end(match &result {
                 Ok(_) => "The run is done. The terminal shows where the result is.".to_owned(),

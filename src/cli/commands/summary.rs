@@ -2,14 +2,18 @@
 
 use std::path::Path;
 
+use serde_json::{Map, Value, json};
+
 use super::training::quoted;
 use crate::cli::args::TrainPlan;
+use crate::cli::console::Facts;
 use crate::data::chat::ChatTemplate;
 use crate::error::{Result, size};
+use crate::eval::wilson_interval;
 use crate::gpu::Gpu;
 use crate::model::Model;
 use crate::model::weights::Weight;
-use crate::report::{RunEnds, Unit};
+use crate::report::{Estimate, RunEnds, Unit, unclear};
 use crate::train::rows::EncodedRows;
 
 /// The number of parameters of a model, and of those that are trained.
@@ -25,8 +29,8 @@ impl Parameters {
     }
 }
 
-/// The summary at the start of a run: names and values.
-pub struct Start(Vec<(String, String)>);
+/// The summary at the start of a run.
+pub struct Start(Facts);
 
 impl Start {
     /// `rows`: the rows of the dataset that were kept. `judge`: the name of the judge, if any.
@@ -47,29 +51,45 @@ impl Start {
         let (table, kept, read) = (rows.table(), rows.len(), rows.table().read());
         let rows = kept_of((kept, read));
         let batch = options.rows_of_step();
-        let fact = |name: &str, fact: String| (name.to_owned(), fact);
-        let mut facts = vec![
-            fact("GPU", format!("{} ({}), {}", summary.name, summary.backend, gpu.tier())),
-            fact("memory", format!("{} of GPU memory", size(gpu.memory().total))),
-            fact("model", format!("{}, {} parameters", name(plan), count(parameters.all))),
-            fact("training", format!("{trained}, {} parameters", count(parameters.trained))),
-            fact("rows", format!("{rows}, {steps} steps of {batch}")),
-        ];
-        facts.extend(table.lines());
-        facts.extend(judge.map(|judge| fact("judge", judge)));
-        let rate = format!("{:e}, {}", options.learning_rate, options.schedule.name());
-        facts.push(fact("learning rate", rate));
+        let mut facts = Facts::default();
+        let name = name(plan);
+        facts.line("GPU", format!("{} ({}), {}", summary.name, summary.backend, gpu.tier()));
+        facts.field("gpu", json!(summary));
+        facts.field("tier", json!(gpu.tier()));
+        facts.line("memory", format!("{} of GPU memory", size(gpu.memory().total)));
+        facts.field("memory_bytes", json!(gpu.memory().total));
+        facts.line("model", format!("{name}, {} parameters", count(parameters.all)));
+        facts.field("model", json!(name));
+        facts.field("parameters", json!(parameters.all));
+        facts.line("training", format!("{trained}, {} parameters", count(parameters.trained)));
+        facts.field("trained", json!(trained));
+        facts.field("trained_parameters", json!(parameters.trained));
+        facts.line("rows", format!("{rows}, {steps} steps of {batch}"));
+        facts.field("data", table.statistics());
+        facts.field("total_steps", json!(steps));
+        facts.field("rows_per_step", json!(batch));
+        facts.lines.extend(table.lines());
+        if let Some(judge) = judge {
+            facts.field("judge", json!(judge));
+            facts.line("judge", judge);
+        }
+        facts.line("learning rate", format!("{:e}, {}", options.learning_rate, options.schedule.name()));
+        facts.field("learning_rate", json!(options.learning_rate));
+        facts.field("lr_scheduler_type", json!(options.schedule.name()));
         Start(facts)
     }
 
-    /// Adds the held-out rows: the numbers of rows kept and read.
-    pub fn with_held_out(mut self, rows: Option<(usize, usize)>) -> Start {
-        self.0.extend(rows.map(|rows| ("held out".to_owned(), format!("{} rows", kept_of(rows)))));
+    /// Adds the held-out rows, called `what`: the numbers of rows kept and read.
+    pub fn with_held_out(mut self, what: &str, rows: Option<(usize, usize)>) -> Start {
+        if let Some(rows) = rows {
+            self.0.line("held out", format!("{} {what}", kept_of(rows)));
+            self.0.field("held_out_rows", json!(rows.0));
+        }
         self
     }
 
-    /// The names and values, in the order in which they are printed.
-    pub fn facts(self) -> Vec<(String, String)> {
+    /// What is printed.
+    pub fn facts(self) -> Facts {
         self.0
     }
 }
@@ -105,10 +125,10 @@ pub fn end(command: &str, plan: &TrainPlan, saved: &Path) -> Result<String> {
     let change = |name: &str, metric: &str, unit: Unit, what: &str| {
         // Rounding errors around 0 are printed as 0.
         let [first, last] = <[f64; 2]>::from(ends.of(metric)?).map(|v| if v.abs() < 5e-5 { 0.0 } else { v });
-        Some(format!("{name:<18}{} -> {}{what}", unit.format(first), unit.format(last)))
+        Some(format!("{name:<26}{} -> {}{what}", unit.format(first), unit.format(last)))
     };
     // The policy samples the responses in `align` alone; the mean log-ratio of given ones is not a divergence.
-    let kl = if command == "align" { "KL to reference" } else { "log-ratio" };
+    let kl = if command == "align" { "KL to the reference model" } else { "log-ratio" };
     let changes = [
         // Policy gradients show the mean score: their loss stays around 0.
         change("mean score", "reward", Unit::Plain, "").or_else(|| change("loss", "loss", Unit::Plain, "")),
@@ -118,25 +138,9 @@ pub fn end(command: &str, plan: &TrainPlan, saved: &Path) -> Result<String> {
     ];
     let (model, saved) = (quoted(Path::new(&name(plan))), quoted(saved));
     let adapted = plan.options.lora.is_some() || plan.options.adapter.is_some();
-    let mut lines = vec!["Means of the first tenth of the steps -> of the last tenth:".to_owned()];
+    let mut lines: Vec<String> = held_out(&ends).into_iter().collect();
+    lines.push("Means of the first tenth of the steps -> of the last tenth:".to_owned());
     lines.extend(changes.into_iter().flatten());
-    let last = |metric: &str| ends.last(metric);
-    if let (Some(rate), Some(low), Some(high), Some(prompts), Some(ties)) = (
-        last("eval/win_rate"),
-        last("eval/win_rate_low"),
-        last("eval/win_rate_high"),
-        last("eval/prompts"),
-        last("eval/ties"),
-    ) {
-        let ties = if ties == 1.0 { "1 tie".into() } else { format!("{ties} ties") };
-        lines.push(format!(
-            "The policy wins {:.1} % of {prompts} held-out prompts against the starting model, by the judge of this run (95 % \
-             interval {:.1} to {:.1}); {ties}",
-            100.0 * rate,
-            100.0 * low,
-            100.0 * high
-        ));
-    }
     if plan.config["judge"].is_string() {
         let held_out =
             plan.config["eval-dataset"].as_str().map_or("HELD-OUT.jsonl".into(), |p| quoted(Path::new(p)));
@@ -153,7 +157,7 @@ pub fn end(command: &str, plan: &TrainPlan, saved: &Path) -> Result<String> {
         let no_eos = plan.config["no-append-eos"] == true;
         let as_trained = if no_eos { " --judge-no-append-eos" } else { "" };
         lines.push(format!(
-            "try it:      oaif judge --judge reward --judge-model {model}{as_trained} --input answers.jsonl"
+            "try it:      oaif judge --judge reward --judge-model {model}{as_trained} --input responses.jsonl"
         ));
         return Ok(lines.join("\n"));
     }
@@ -170,6 +174,58 @@ pub fn end(command: &str, plan: &TrainPlan, saved: &Path) -> Result<String> {
         lines.push(format!("merge it:    oaif export {result} --output merged"));
     }
     Ok(lines.join("\n"))
+}
+
+/// The result on held-out prompts or pairs, if the run has one.
+fn held_out(ends: &RunEnds) -> Option<String> {
+    let last = |metric: &str| ends.last(metric);
+    let share = |value: f64, [low, high]: [f64; 2]| {
+        let interval = format!("(95 % interval {:.1} to {:.1})", 100.0 * low, 100.0 * high);
+        (format!("{:.1} %", 100.0 * value), interval, unclear(Estimate::new(value, low, high)))
+    };
+    if let Some(rate) = last("eval/win_rate") {
+        let interval = [last("eval/win_rate_low")?, last("eval/win_rate_high")?];
+        let (rate, interval, unclear) = share(rate, interval);
+        let ties = last("eval/ties")?;
+        let ties = if ties == 1.0 { "1 tie".into() } else { format!("{ties} ties") };
+        return Some(format!(
+            "The policy wins {rate} {interval} of {} held-out prompts against the starting model, by the judge of this run; \
+             {ties}.{unclear}",
+            last("eval/prompts")?
+        ));
+    }
+    let (accuracy, pairs) = (last("eval/rewards/accuracies")?, last("eval/pairs")?);
+    let (low, high) = wilson_interval((accuracy * pairs).round() as usize, pairs as usize);
+    let (accuracy, interval, _) = share(accuracy, [low, high]);
+    Some(format!(
+        "The chosen response has the higher reward in {accuracy} {interval} of {pairs} held-out pairs; their loss is {:.3}.",
+        last("eval/loss")?
+    ))
+}
+
+/// The fields of the event "end": the path of the result, means over the first and the last tenth of the steps, and the
+/// result on held-out rows.
+pub fn end_fields(plan: &TrainPlan, saved: &Path) -> Result<Value> {
+    const MEANS: [&str; 6] = [
+        "loss",
+        "reward",
+        "objective/kl",
+        "completions/mean_length",
+        "rewards/accuracies",
+        "rewards/margins",
+    ];
+    let ends = RunEnds::of_run(plan.options.folder())?;
+    let means = MEANS.into_iter().filter_map(|name| {
+        let (first, last) = ends.of(name)?;
+        Some((name.to_owned(), json!({"first": first, "last": last})))
+    });
+    let evaluation = ends.names().filter(|name| name.starts_with("eval/"));
+    let evaluation = evaluation.map(|name| (name.to_owned(), json!(ends.last(name))));
+    Ok(json!({
+        "output": saved.display().to_string(),
+        "means": Map::from_iter(means),
+        "evaluation": Map::from_iter(evaluation),
+    }))
 }
 
 #[cfg(test)]

@@ -79,7 +79,7 @@ pub fn on_rows<R: OnRows>(command: &str, plan: &TrainPlan, prepared: Prepared<R>
         return report(&gpu, plan, run.rows(), run.total_steps());
     }
     let start = Start::of(&gpu, plan, &parameters, run.rows(), run.total_steps(), None)
-        .with_held_out(run.held_out_rows());
+        .with_held_out("pairs", run.held_out_rows());
     console.begins(start.facts());
     let page = Page::of(command, plan, None);
     train(command, plan, &gpu, console, page, |sources, control| run.run(sources, control))
@@ -182,7 +182,7 @@ pub fn train(
     } else if plan.trace.is_some() {
         warn("this GPU has no timestamp queries: no profile was recorded");
     }
-    ended(&summary::end(command, plan, &saved)?, &saved.display().to_string());
+    ended(&summary::end(command, plan, &saved)?, summary::end_fields(plan, &saved)?);
     crate::cli::print(saved.display())?;
     report
 }

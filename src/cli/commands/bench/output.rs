@@ -66,7 +66,7 @@ impl Output {
     /// Prints program, GPU, ceilings, and their differences from the earlier benchmark.
     pub fn begin(&mut self, about: &About) -> Result<()> {
         let (gpu, c) = (&about.gpu, &about.ceilings);
-        let commit = about.commit.clone().unwrap_or_default();
+        let commit = about.commit.unwrap_or_default();
         let ceilings = format!(
             "{:.1} GFLOP/s multiply-add, {:.1} GB/s, {:.1} µs per launch, {:.0} µs per submit",
             c.gflops, c.gigabytes_per_second, c.launch_us, c.submit_us
@@ -79,7 +79,7 @@ impl Output {
                 let tier = serde_json::to_value(about.tier).expect("a name");
                 let tier = tier.as_str().map_or_else(|| tier.to_string(), str::to_owned);
                 self.about =
-                    [about.version, &commit, &about.date, &gpu.name, &gpu.backend, &gpu.driver, &tier]
+                    [about.version, commit, &about.date, &gpu.name, &gpu.backend, &gpu.driver, &tier]
                         .map(quoted)
                         .into();
                 print(CSV.join(","))?;
