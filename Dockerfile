@@ -6,7 +6,8 @@
 #
 # Files of the host: -v "$PWD:/work" --user "$(id -u):$(id -g)". Downloads are kept by -v "$HOME/.cache/huggingface:/cache".
 #
-# The binaries are those of the release archives, as image/oaif-amd64 and image/oaif-arm64: nothing is compiled here.
+# The binaries are those of the release archives, as image/oaif-amd64 and image/oaif-arm64, with their THIRD-PARTY-LICENSES.txt: nothing
+# is compiled here.
 FROM debian:trixie-slim
 
 # NVIDIA's driver comes from the host. It needs libXext and libEGL, also without a screen.
@@ -20,7 +21,7 @@ RUN apt-get update \
 
 ARG TARGETARCH
 COPY --chmod=755 image/oaif-${TARGETARCH} /usr/local/bin/oaif
-COPY LICENSE-APACHE LICENSE-MIT /usr/share/doc/oaif/
+COPY LICENSE-APACHE LICENSE-MIT image/THIRD-PARTY-LICENSES.txt /usr/share/doc/oaif/
 
 # HOME is named because --user with a number has none. Mesa's drivers complain without XDG_RUNTIME_DIR.
 ENV HOME=/home/oaif \

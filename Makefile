@@ -1,4 +1,4 @@
-# Every target sets up what it needs; only a Rust toolchain is required.
+# Every target but book sets up what it needs; only a Rust toolchain is required.
 
 # Mesa's Vulkan drivers print a warning if it is unset.
 export XDG_RUNTIME_DIR ?= /tmp
@@ -42,6 +42,11 @@ models: vulkan
 ## Builds the page that trains in a browser tab, into examples/web/dist. Skipped with a message if Rust's wasm target is missing.
 web:
 	examples/web/build.sh --skip-without-target
+
+## Builds the documentation, docs/, as web pages into target/book. Needs mdBook.
+book:
+	@command -v mdbook >/dev/null || { echo "make book: mdbook is not installed: cargo install --locked mdbook" >&2; exit 1; }
+	mdbook build docs
 
 ## Runs the checks that a change must pass in addition to the tests.
 lint:

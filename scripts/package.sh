@@ -17,28 +17,33 @@ fail() {
 }
 
 usage() {
-    sed -n '4p;9,11p' "$0" | sed 's/^# *//' >&2
+    sed -n '4,11s/^# \{0,1\}//p' "$0"
+}
+
+misused() {
+    usage >&2
     exit 2
 }
 
 licences='' max_glibc='' generated=yes
-while [[ ${1:-} == --* ]]; do
-    case $1 in
-    --licences) licences=${2:?} && shift ;;
-    --max-glibc) max_glibc=${2:?} && shift ;;
-    --skip-generated) generated=no ;;
-    *) usage ;;
+while [[ ${1:-} == -* ]]; do
+    case $1/$# in
+    --licences/1 | --max-glibc/1) misused ;;
+    --licences/*) licences=$2 && shift ;;
+    --max-glibc/*) max_glibc=$2 && shift ;;
+    --skip-generated/*) generated=no ;;
+    -h/* | --help/*) usage && exit ;;
+    *) misused ;;
     esac
     shift
 done
-[[ $# == 3 ]] || usage
+[[ $# == 3 ]] || misused
 target=$1
 binary=$2
-mkdir -p "$3"
-out=$(cd "$3" && pwd)
 root=$(cd "$(dirname "$0")/.." && pwd)
 
 [[ -f $binary ]] || fail "$binary does not exist"
+[[ -z $licences || -f $licences ]] || fail "$licences does not exist"
 [[ $binary == */* ]] || binary=./$binary
 
 version=$("$root/scripts/release.sh" version)
@@ -52,6 +57,8 @@ if [[ -n $max_glibc ]]; then
     echo "$binary needs glibc $needs" >&2
 fi
 
+mkdir -p "$3"
+out=$(cd "$3" && pwd)
 name=oaif-$version-$target
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

@@ -15,6 +15,10 @@ fail() {
     exit 1
 }
 
+usage() {
+    sed -n '4,9s/^#   //p' "$0"
+}
+
 version() {
     sed -n '/^\[package\]/,/^\[[^p]/s/^version = "\(.*\)"$/\1/p' "$root/Cargo.toml"
 }
@@ -33,32 +37,34 @@ needs() {
     command -v "cargo-$1" >/dev/null || fail "cargo-$1 is not installed: cargo install --locked cargo-$1"
 }
 
-case ${1:-} in
-version) version ;;
-check)
+# The command, and how many arguments there are, the command included.
+case ${1:-}/$# in
+version/1) version ;;
+check/2)
     [[ $2 == "v$(version)" ]] || fail "the tag is $2, but Cargo.toml has version $(version)"
     notes "$(version)" >/dev/null
     ;;
-notes) notes "${2:-$(version)}" ;;
-licences)
+notes/1 | notes/2) notes "${2:-$(version)}" ;;
+licences/2)
     needs about
     cd "$root"
     cargo about generate --locked --fail --config scripts/licences.toml scripts/licences.hbs >"$2"
     ;;
-sbom)
+sbom/2)
     needs cyclonedx
     cd "$root"
     cargo cyclonedx --quiet --format json --spec-version 1.5 --target all --no-build-deps --override-filename oaif-sbom
     mv oaif-sbom.json "$2"
     ;;
-sums)
+sums/2)
     cd "$2"
     rm -f SHA256SUMS
     sums=$(sha256sum -- *)
     echo "$sums" >SHA256SUMS
     ;;
+-h/* | --help/*) usage ;;
 *)
-    sed -n '4,9s/^#   //p' "$0" >&2
+    usage >&2
     exit 2
     ;;
 esac

@@ -51,10 +51,12 @@
 //! - [`files`]: folders in memory, which can take the place of folders on disk.
 //! - [`unstable`]: the internals. They may change in any release.
 //!
-//! In the repository, `docs/how-to/embed-in-an-app.md` describes how to use the library in an application, and
-//! `docs/how-to/use-from-another-language.md` how programs in other languages use the `oaif` program. `docs/surface.rs`
-//! lists the stable items. `examples/` has complete programs: `align.rs` implements its own judge, and `embed.rs` is a whole
-//! application.
+//! In the repository, [`docs/how-to/embed-in-an-app.md`] describes how to use the library in an application, and
+//! [`docs/how-to/use-from-another-language.md`] how programs in other languages use `oaif`. `docs/surface.rs` lists the
+//! stable items. `examples/` has complete programs: `align.rs` has a judge of its own, and `embed.rs` is a whole application.
+//!
+//! [`docs/how-to/embed-in-an-app.md`]: https://github.com/oaif/oaif/blob/main/docs/how-to/embed-in-an-app.md
+//! [`docs/how-to/use-from-another-language.md`]: https://github.com/oaif/oaif/blob/main/docs/how-to/use-from-another-language.md
 //!
 //! # Features
 //!

@@ -1,4 +1,5 @@
-//! The documentation: every link leads to a file or heading that exists, and every page of the book is in its summary.
+//! The documentation: every link leads to a file or heading that exists, every page that a comment names exists, and every page
+//! of the book is in its summary. Also the rules of the Makefile.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -6,8 +7,10 @@ use std::path::{Component, Path, PathBuf};
 
 /// The book's folder, and the files beside it that are checked as well.
 const BOOK: &str = "docs";
-const BESIDE: [&str; 2] = ["README.md", "CHANGELOG.md"];
+const BESIDE: [&str; 4] = ["CHANGELOG.md", "CONTRIBUTING.md", "README.md", "SECURITY.md"];
 const SUMMARY: &str = "docs/SUMMARY.md";
+/// The start of a file's address. docs.rs shows comments without the files beside them.
+const ADDRESS: &str = concat!(env!("CARGO_PKG_REPOSITORY"), "/blob/main/");
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -202,21 +205,37 @@ fn without_targets(heading: &str) -> String {
     out + rest
 }
 
-/// The Markdown files below the book's folder, by their paths from the root.
-fn book() -> Vec<PathBuf> {
-    let (mut found, mut folders) = (Vec::new(), vec![PathBuf::from(BOOK)]);
+/// The files with an extension below a folder, by their paths from the root.
+fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
+    let (mut found, mut folders) = (Vec::new(), vec![PathBuf::from(folder)]);
     while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(root().join(&folder)).expect("the book's folder") {
+        for entry in fs::read_dir(root().join(&folder)).expect("a folder") {
             let entry = entry.expect("an entry of it");
             let path = folder.join(entry.file_name());
             match entry.file_type().expect("its type").is_dir() {
                 true => folders.push(path),
-                false if path.extension().is_some_and(|ending| ending == "md") => found.push(path),
+                false if path.extension().is_some_and(|e| e == extension) => found.push(path),
                 false => {}
             }
         }
     }
     found.sort();
+    found
+}
+
+/// The paths below the book's folder that the comments of a Rust file name, from the root or by address, with their lines.
+fn named_in_comments(text: &str) -> Vec<(usize, String)> {
+    let of_path = |c: char| c.is_alphanumeric() || "-_./".contains(c);
+    let mut found = Vec::new();
+    for (at, line) in text.lines().enumerate() {
+        let Some(comment) = line.trim_start().strip_prefix("//") else { continue };
+        for word in comment.replace(ADDRESS, "").split(|c: char| !of_path(c)) {
+            let path = word.trim_end_matches('.');
+            if path.strip_prefix(BOOK).is_some_and(|rest| rest.starts_with('/')) {
+                found.push((at + 1, path.to_owned()));
+            }
+        }
+    }
     found
 }
 
@@ -263,7 +282,7 @@ fn broken(page: &Page, target: &str, pages: &BTreeMap<PathBuf, Page>) -> Option<
 
 #[test]
 fn no_link_of_the_docs_is_broken() {
-    let paths = book().into_iter().chain(BESIDE.map(PathBuf::from));
+    let paths = files(BOOK, "md").into_iter().chain(BESIDE.map(PathBuf::from));
     let pages: BTreeMap<PathBuf, Page> = paths.map(|path| (path.clone(), Page::read(&path))).collect();
     let mut wrong = Vec::new();
     for page in pages.values() {
@@ -281,13 +300,53 @@ fn every_page_is_in_the_summary() {
     let summary = Page::read(Path::new(SUMMARY));
     let listed: Vec<PathBuf> =
         summary.links().iter().filter_map(|link| resolved(&summary.path, &link.target)).collect();
-    let missing = book().into_iter().filter(|page| page != Path::new(SUMMARY) && !listed.contains(page));
+    let missing =
+        files(BOOK, "md").into_iter().filter(|page| page != Path::new(SUMMARY) && !listed.contains(page));
     let twice = listed.iter().enumerate().filter(|(at, page)| listed[..*at].contains(page));
     let wrong: Vec<String> = missing
         .map(|page| format!("{} is not in {SUMMARY}", page.display()))
         .chain(twice.map(|(_, page)| format!("{} is in {SUMMARY} twice", page.display())))
         .collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_page_that_a_comment_names_exists() {
+    let mut wrong = Vec::new();
+    for file in files("src", "rs") {
+        let text = fs::read_to_string(root().join(&file)).expect("a Rust file");
+        for (line, path) in named_in_comments(&text) {
+            if !root().join(&path).exists() {
+                wrong.push(format!("{}:{line}: {path} does not exist", file.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn pages_are_found_in_comments_by_path_and_by_address() {
+    let text = format!(
+        "//! See `docs/a.md`, docs/b/c.md.\n    /// [`d`]: {ADDRESS}docs/d.md\n// https://e.org/docs/e.md\nlet f = \"docs/f.md\";\n"
+    );
+    let expected = [(1, "docs/a.md"), (1, "docs/b/c.md"), (2, "docs/d.md")];
+    assert_eq!(named_in_comments(&text), expected.map(|(line, path)| (line, path.to_owned())));
+}
+
+#[test]
+fn every_rule_of_the_makefile_is_phony_and_nothing_else_is() {
+    let text = fs::read_to_string(root().join("Makefile")).expect("the Makefile");
+    let phony: BTreeSet<&str> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix(".PHONY:"))
+        .flat_map(str::split_whitespace)
+        .collect();
+    let rules: BTreeSet<&str> = text
+        .lines()
+        .filter(|line| line.starts_with(|c: char| c.is_ascii_lowercase()))
+        .filter_map(|line| Some(line.split_once(':')?.0))
+        .collect();
+    assert_eq!(phony, rules);
 }
 
 #[test]
