@@ -35,7 +35,7 @@ use printable::printable;
 use ranks::Trains;
 
 /// Runs the program. Exit codes: 0 for success, 1 for failure, 2 for wrong usage, 128 plus the signal's number when
-/// interrupted: 130 by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP.
+/// interrupted: 129 by SIGHUP, 130 by Ctrl-C, the page's Stop or q, 138 by SIGUSR1, 143 by SIGTERM.
 pub fn main() -> ExitCode {
     // A damaged tokenizer.json makes the tokenizers crate panic. The panic is caught and reported as an error, so its own
     // message is not printed.
