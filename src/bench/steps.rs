@@ -6,7 +6,6 @@ use crate::Wait;
 use crate::data::packing::{Packed, Tree};
 use crate::error::{Error, Result};
 use crate::gpu::{Arena, Gpu};
-use crate::judge::names;
 use crate::model::stream::Capacity;
 use crate::model::{Model, Scorer};
 use crate::optim::{Optimiser, OptimiserKind};
@@ -26,22 +25,6 @@ pub enum Sweep {
 }
 
 impl Sweep {
-    /// The names for users.
-    pub const NAMES: [&str; 3] = ["tokens", "context", "sharing"];
-
-    /// Returns the sweep with this name.
-    ///
-    /// # Errors
-    /// [`Error::Config`] naming the nearest name.
-    pub fn named(name: &str) -> Result<Sweep> {
-        match name {
-            "tokens" => Ok(Sweep::Tokens),
-            "context" => Ok(Sweep::Context),
-            "sharing" => Ok(Sweep::Sharing),
-            other => Err(names::unknown("sweep", other, &Sweep::NAMES)),
-        }
-    }
-
     /// Summarises a sweep in one number.
     pub fn summary(self, measured: &[Measurement]) -> (&'static str, f64) {
         let spread = |of: &dyn Fn(&Measurement) -> f64| {

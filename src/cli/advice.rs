@@ -230,7 +230,6 @@ mod tests {
             "save-total-limit",
             "shape",
             "slots",
-            "sweep",
             "tier",
             "weight-decay",
         ]

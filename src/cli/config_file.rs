@@ -148,17 +148,16 @@ fn optional(arg: Arg) -> Arg {
 fn read(path: &Path) -> Result<Map<String, Value>> {
     let bad = |why: String| Error::config(path.display().to_string(), why);
     let text = files::read_text(path)?;
-    // Only the first line of a parser's message: the others show the place or advise the programmer.
-    let first_line = |e: String| {
-        let line = e.lines().next().unwrap_or_default().trim_start_matches("error: ");
-        line.split(", set ").next().unwrap_or_default().to_owned()
-    };
+    // Only the first line of a parser's message: the others show the place.
+    let first_line = |e: &str| e.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
     let parsed: Result<Value, String> = match path.extension().and_then(|e| e.to_str()) {
-        Some("yaml" | "yml") => serde_saphyr::from_str(&text).map_err(|e| first_line(e.to_string())),
+        Some("yaml" | "yml") => serde_saphyr::from_str(&text)
+            // The default messages also advise the programmer.
+            .map_err(|e| first_line(&e.render_with_formatter(&serde_saphyr::UserMessageFormatter))),
         Some("toml") => toml::from_str(&text).map_err(|e: toml::de::Error| {
             let line = e.span().map(|at| text[..at.start].matches('\n').count() + 1);
             let place = line.map(|n| format!("line {n}: ")).unwrap_or_default();
-            place + &first_line(e.message().to_owned())
+            place + &first_line(e.message())
         }),
         Some("json") => serde_json::from_str(&text).map_err(|e| e.to_string()),
         _ => return Err(bad("has an unknown format: give a .yaml, .yml, .toml or .json file".into())),

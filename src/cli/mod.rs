@@ -39,7 +39,7 @@ use ranks::Trains;
 const STANDARD_OUTPUT: &str = "standard output";
 
 /// Runs the program. Exit codes: 0 for success, 1 for failure, 2 for wrong usage, 128 plus the signal's number when
-/// interrupted: 130 by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP.
+/// interrupted: 129 by SIGHUP, 130 by Ctrl-C, the page's Stop or q, 138 by SIGUSR1, 143 by SIGTERM.
 pub fn main() -> ExitCode {
     // A damaged tokenizer.json makes the tokenizers crate panic. The panic is caught and reported as an error, so its own
     // message is not printed.

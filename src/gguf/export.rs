@@ -34,16 +34,6 @@ pub enum GgufFormat {
 }
 
 impl GgufFormat {
-    /// Parses a name: that of a [`FloatFormat`], or `q8_0`.
-    pub fn parse(name: &str) -> Option<GgufFormat> {
-        match FloatFormat::parse(name) {
-            Some(FloatFormat::F32) => Some(GgufFormat::F32),
-            Some(FloatFormat::F16) => Some(GgufFormat::F16),
-            Some(FloatFormat::Bf16) => Some(GgufFormat::Bf16),
-            None => name.eq_ignore_ascii_case("q8_0").then_some(GgufFormat::Q8_0),
-        }
-    }
-
     /// The number in `general.file_type`.
     pub(super) fn file_type(self) -> u32 {
         match self {

@@ -255,7 +255,7 @@ fn invalid_options_are_refused() {
     let Some(place) = Place::with(&["tiny"]) else { return };
     for (line, parts) in [
         ("step --shape smolm2-135m", &["--shape", "did you mean \"smollm2-135m\"", "stories260k"][..]),
-        ("step --sweep token", &["--sweep", "did you mean \"tokens\"", "sharing"]),
+        ("step --sweep token", &["--sweep", "a similar value exists: 'tokens'", "sharing"]),
         ("kernel", &["'kernel'", "kernels"]),
         ("step --runs 0", &["--runs", "1 or more"]),
         ("step --runs many", &["--runs", "many"]),

@@ -470,7 +470,7 @@ fn an_exported_model_scores_as_its_adapter_does() {
     place.refuses(
         "export --model tiny --output tiny_lora --dtype f8",
         2,
-        &["--dtype", "float32, bfloat16 or float16"],
+        &["--dtype", "float32, bfloat16, float16, q8_0"],
     );
     place.refuses("export --model tiny --output f32", 2, &["--output", "f32", "is not empty"]);
     place.write("file", "mine");

@@ -20,8 +20,8 @@ fn completions_and_man_pages_cover_every_command() {
         assert!(names.iter().any(|known| known == name), "{names:?}");
     }
     let page = String::from_utf8(place.read("pages/oaif-align.1")).unwrap();
-    assert!(page.contains(".TH oaif\\-align 1") || page.contains(".TH oaif-align 1"), "{page}");
-    assert!(page.contains("EXAMPLES") || page.contains("Examples:"), "{page}");
+    let has_line = |start: &str| page.lines().any(|line| line.starts_with(start));
+    assert!(has_line(".TH oaif-align 1 ") && has_line("Examples:"), "{page}");
 }
 
 #[test]

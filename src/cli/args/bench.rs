@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
 
 use super::gpu::{BaseDtypeArgs, GpuArgs, GpuPlan};
@@ -39,6 +40,20 @@ pub(crate) enum Form {
     Csv,
     /// Markdown tables
     Markdown,
+}
+
+impl ValueEnum for Sweep {
+    fn value_variants<'a>() -> &'a [Sweep] {
+        &[Sweep::Tokens, Sweep::Context, Sweep::Sharing]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(match self {
+            Sweep::Tokens => PossibleValue::new("tokens").help("The tokens of a step"),
+            Sweep::Context => PossibleValue::new("context").help("The context length"),
+            Sweep::Sharing => PossibleValue::new("sharing").help("Shared and repeated prompts"),
+        })
+    }
 }
 
 #[derive(Debug, Args)]
@@ -87,10 +102,9 @@ pub(crate) struct BenchArgs {
     /// Train a LoRA adapter of this rank on frozen weights, instead of all weights
     #[arg(long, value_name = "R")]
     lora_r: Option<usize>,
-    /// step: measure a series instead, over the tokens of a step (tokens), the context length (context), or shared and repeated
-    /// prompts (sharing)
-    #[arg(long, value_name = "tokens|context|sharing")]
-    sweep: Option<String>,
+    /// step: measure a series instead
+    #[arg(long, value_name = "SERIES")]
+    sweep: Option<Sweep>,
     /// align: model of a likelihood judge, a folder or a name [default: a rule, the longer response wins]
     #[arg(long, value_name = "DIR|NAME")]
     judge_model: Option<PathBuf>,
@@ -164,7 +178,7 @@ impl BenchArgs {
             let chosen = if given.is_empty() { usual } else { given };
             chosen.iter().map(|n| positive(flag, *n)).collect::<Result<Vec<_>>>()
         };
-        let format = self.base_dtype.plan()?;
+        let format = self.base_dtype.plan();
         let lora = self.lora_r.map(|rank| positive("--lora-r", rank)).transpose()?;
         let lora = lora.map(|rank| Held::Lora { rank, format });
         Ok(BenchPlan {
@@ -183,7 +197,7 @@ impl BenchArgs {
             sequences: numbers("--sequences", &self.sequences, &SEQUENCES)?,
             trained: lora.unwrap_or(Held::Trained),
             sampled: lora.unwrap_or(Held::Frozen(format)),
-            sweep: self.sweep.as_deref().map(Sweep::named).transpose()?,
+            sweep: self.sweep,
             judge_model: self.judge_model.as_ref().map(|dir| model_dir("--judge-model", dir)).transpose()?,
             gpu: self.gpu.plan(false),
         })
@@ -220,7 +234,7 @@ impl BenchArgs {
         let held = if self.lora_r.is_some() { &models[..] } else { &[Prefill, Decode] };
         only(
             "--base-dtype",
-            self.base_dtype.plan()?.is_some(),
+            self.base_dtype.plan().is_some(),
             held,
             "prefill and decode, to all with --lora-r",
         )?;

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::gpu::{BaseDtypeArgs, GpuArgs, GpuPlan};
 use super::judge::{JudgeArgs, PROTOCOL};
 use super::paths::{adapter_dir, dataset_file, input_file, last_checkpoint, model_dir, run_dir};
+use super::policy::PolicyFiles;
 use super::sampling::{SamplingArgs, SamplingPlan};
 use super::{first_given, positive};
 use crate::cli::fetch::{Fetch, Input, What};
@@ -122,13 +123,6 @@ pub(crate) struct JudgementsPlan {
     /// AlpacaEval's `df_gamed.csv`.
     pub anchors: Option<PathBuf>,
     pub json: bool,
-}
-
-/// A model with its LoRA adapter.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct PolicyFiles {
-    pub model: PathBuf,
-    pub adapter: Option<PathBuf>,
 }
 
 /// Where the responses of one side come from.
@@ -332,7 +326,7 @@ impl EvalArgs {
             json: self.json,
             judge,
             second_judge,
-            base_dtype: self.base_dtype.plan()?,
+            base_dtype: self.base_dtype.plan(),
             gpu: self.gpu.plan(false),
             config,
             warnings,
@@ -460,9 +454,8 @@ impl Fetch for EvalPlan {
         for (side, model, adapter) in
             [(&mut self.a, "--model", "--adapter"), (&mut self.b, "--against", "--against-adapter")]
         {
-            if let Side::Policy(PolicyFiles { model: dir, adapter: on_it }) = side {
-                inputs.push(Input::new(model, What::Model, dir));
-                inputs.extend(on_it.as_mut().map(|path| Input::new(adapter, What::Adapter, path)));
+            if let Side::Policy(files) = side {
+                inputs.extend(files.inputs(model, adapter));
             }
         }
         if let EvalPrompts::Rows(files, _) = &mut self.prompts {

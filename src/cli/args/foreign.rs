@@ -3,7 +3,7 @@
 //! Flags of the same meaning are aliases of oaif's flags. The others are handled here: a flag that requests what oaif does
 //! anyway is ignored, any other is refused with a suggestion.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 
 use clap::{Arg, Command};
 
@@ -175,25 +175,28 @@ pub(in crate::unstable::cli) fn translate(
 ) -> Result<Vec<OsString>> {
     let name = arguments.get(1).and_then(|name| name.to_str()).unwrap_or_default();
     let Some(sub) = command.find_subcommand(name) else { return Ok(arguments) };
+    // Flags of all commands are accepted after the command too.
+    let flags: Vec<&Arg> = sub.get_arguments().chain(command.get_arguments()).collect();
     let mut out = Vec::new();
     let mut rest = arguments.into_iter().peekable();
     out.extend(rest.by_ref().take(2));
     while let Some(argument) = rest.next() {
-        let text = argument.to_str().and_then(|text| text.strip_prefix("--")).filter(|text| !text.is_empty());
-        let Some(text) = text else {
+        let word = argument.to_str().unwrap_or_default();
+        let Some(text) = word.strip_prefix("--").filter(|text| !text.is_empty()) else {
+            let value = if ends_before_value(&flags, word) { rest.next() } else { None };
             out.push(argument);
+            out.extend(value);
             continue;
         };
         let (flag, inline) = match text.split_once('=') {
             Some((flag, value)) => (flag, Some(value.to_owned())),
             None => (text, None),
         };
-        match sub.get_arguments().find(|arg| is_called(arg, flag)) {
+        match flags.iter().find(|arg| is_called(arg, flag)) {
             // Its value may look like a flag.
             Some(arg) if arg.get_action().takes_values() => {
-                let optional = arg.get_num_args().is_some_and(|n| n.min_values() == 0);
                 out.push(argument.clone());
-                out.extend(if inline.is_none() && !optional { rest.next() } else { None });
+                out.extend(if inline.is_none() && needs_value(arg) { rest.next() } else { None });
             }
             Some(_) => {
                 let next = rest.peek().and_then(|next| next.to_str()).filter(|_| inline.is_none());
@@ -216,9 +219,7 @@ pub(in crate::unstable::cli) fn translate(
             None => {
                 let mut values: Vec<String> = inline.into_iter().collect();
                 let known = answer(flag, &[]).is_some();
-                while known
-                    && let Some(value) = rest.next_if(|next| !next.as_encoded_bytes().starts_with(b"--"))
-                {
+                while known && let Some(value) = rest.next_if(|next| !is_flag(&flags, next)) {
                     values.push(value.to_string_lossy().into_owned());
                 }
                 match answer(flag, &values) {
@@ -232,6 +233,36 @@ pub(in crate::unstable::cli) fn translate(
         }
     }
     Ok(out)
+}
+
+fn needs_value(arg: &Arg) -> bool {
+    arg.get_action().takes_values() && arg.get_num_args().is_none_or(|n| n.min_values() > 0)
+}
+
+/// Whether the value of the last flag in a word of one-letter flags, such as `-p` or `-qp`, is the next word.
+fn ends_before_value(flags: &[&Arg], word: &str) -> bool {
+    let mut letters = word.strip_prefix('-').unwrap_or_default().chars();
+    while let Some(letter) = letters.next() {
+        match with_letter(flags, letter) {
+            // The letters after a flag with a value are its value.
+            Some(arg) if arg.get_action().takes_values() => {
+                return letters.as_str().is_empty() && needs_value(arg);
+            }
+            Some(_) => {}
+            None => return false,
+        }
+    }
+    false
+}
+
+fn with_letter<'a>(flags: &[&'a Arg], letter: char) -> Option<&'a Arg> {
+    flags.iter().find(|arg| arg.get_short() == Some(letter)).copied()
+}
+
+/// Whether the word begins like a flag: with two dashes, or with a dash and the letter of a flag.
+fn is_flag(flags: &[&Arg], word: &OsStr) -> bool {
+    let Some(rest) = word.to_str().and_then(|word| word.strip_prefix('-')) else { return false };
+    rest.starts_with('-') || rest.chars().next().is_some_and(|letter| with_letter(flags, letter).is_some())
 }
 
 /// Whether `name` is the name or an alias of the flag.
@@ -253,8 +284,8 @@ mod tests {
     #[test]
     fn flags_that_request_the_default_behaviour_are_ignored() {
         let line = "oaif dpo --logging_steps 10 --model m --do_train --lora_dropout 0.0 --bf16 False \
-                    --eval_strategy no --beta 1 --save-strategy steps --trust_remote_code";
-        assert_eq!(translated(line).unwrap(), "oaif dpo --model m --beta 1");
+                    --eval_strategy no --beta 1 --save-strategy steps --trust_remote_code -o run --lora_dropout -0.0";
+        assert_eq!(translated(line).unwrap(), "oaif dpo --model m --beta 1 -o run");
     }
 
     #[test]
@@ -287,6 +318,9 @@ mod tests {
     fn a_value_that_looks_like_a_flag_stays_a_value() {
         for line in [
             "oaif generate --prompt --bf16 --seed 1",
+            "oaif generate -m M -p --bf16",
+            "oaif generate -m M -qp --bf16",
+            "oaif generate -p --bf16 -s 1",
             "oaif generate --prompt true",
             "oaif generate --stop --run-name",
             "oaif bench step --model true",
@@ -296,6 +330,10 @@ mod tests {
             "oaif nonesuch --bf16",
         ] {
             assert_eq!(translated(line).unwrap(), line);
+        }
+        // The value of -p is x: --bf16 is a flag.
+        for line in ["oaif generate -px --bf16", "oaif generate -p x --bf16", "oaif generate -x --bf16"] {
+            assert!(translated(line).unwrap_err().to_string().contains("--bf16"), "{line}");
         }
     }
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use clap::builder::PossibleValue;
 use serde::Serialize;
 
 use crate::Wait;
@@ -115,32 +116,50 @@ impl GpuArgs {
 #[command(next_help_heading = "GPU")]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct BaseDtypeArgs {
-    /// Format of frozen weight matrices on the GPU: f32, bf16, f16, q8 or q4 (blocks of integers), or auto for the format in
-    /// the model's files
+    /// Format of frozen weight matrices on the GPU
     #[arg(
         long,
         value_name = "FORMAT",
         visible_alias = "dtype",
         alias = "torch-dtype",
+        value_parser = base_dtypes(),
         default_value = "auto"
     )]
     base_dtype: String,
 }
 
+/// The values of `--base-dtype`: `auto` and the names of a [`FrozenFormat`]. `run.json` has the name as it was given.
+fn base_dtypes() -> [PossibleValue; 6] {
+    [
+        PossibleValue::new("auto").help("The format in the model's files"),
+        PossibleValue::new("f32").aliases(["float32", "torch.float32"]),
+        PossibleValue::new("bf16").aliases(["bfloat16", "torch.bfloat16"]),
+        PossibleValue::new("f16").aliases(["float16", "torch.float16"]),
+        PossibleValue::new("q8").alias("q8_0").help("Blocks of 8-bit integers"),
+        PossibleValue::new("q4").alias("q4_0").help("Blocks of 4-bit integers"),
+    ]
+}
+
 impl BaseDtypeArgs {
     /// `None`: the format of the files.
-    pub fn plan(&self) -> Result<Option<FrozenFormat>> {
-        match (self.base_dtype.as_str(), FrozenFormat::parse(&self.base_dtype)) {
-            ("auto", _) => Ok(None),
-            (_, Some(format)) => Ok(Some(format)),
-            (other, None) => super::unusable("--base-dtype", other, "auto, f32, bf16, f16, q8 or q4"),
-        }
+    pub fn plan(&self) -> Option<FrozenFormat> {
+        FrozenFormat::parse(&self.base_dtype)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_base_dtype_but_auto_is_a_format() {
+        for value in base_dtypes() {
+            for name in value.get_name_and_aliases() {
+                let args = BaseDtypeArgs { base_dtype: name.into() };
+                assert_eq!(args.plan().is_none(), name == "auto", "{name}");
+            }
+        }
+    }
 
     #[test]
     fn each_rank_of_a_machine_gets_a_gpu_of_the_fastest_kind() {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
-use super::paths::input_file;
+use super::paths::{InputPath, given, input_file};
 use super::positive;
 use crate::error::Result;
 
@@ -37,6 +37,11 @@ pub(crate) struct HeldOut {
 }
 
 impl EvaluationArgs {
+    /// The file that the evaluation reads, with its flag.
+    pub(super) fn inputs(&self) -> Vec<InputPath> {
+        given([("--eval-dataset", self.eval_dataset.clone())])
+    }
+
     pub(super) fn plan(&mut self, default_most: usize) -> Result<Option<HeldOut>> {
         let Some(file) = self.eval_dataset.as_deref() else { return Ok(None) };
         let most = *self.max_eval_samples.get_or_insert(default_most);

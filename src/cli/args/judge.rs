@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::first_given;
 #[cfg(feature = "http")]
 use super::openai::OpenAiArgs;
-use super::paths::model_dir;
+use super::paths::{InputPath, given, model_dir};
 use super::{ensure, flag_names, positive};
 use crate::cli::config_file;
 use crate::error::{Error, Result};
@@ -161,6 +161,10 @@ pub(crate) struct JudgeArgs {
     /// How the judges' verdicts are combined into one probability (ensemble) [default: mean]
     #[arg(long, value_name = "HOW")]
     judge_vote: Option<Vote>,
+    /// The flags in the files of --judge-member, set by [`JudgeArgs::plan`].
+    #[arg(skip)]
+    #[serde(skip)]
+    members: Vec<JudgeArgs>,
     #[cfg(feature = "http")]
     #[command(flatten)]
     #[serde(flatten)]
@@ -168,16 +172,19 @@ pub(crate) struct JudgeArgs {
 }
 
 impl JudgeArgs {
-    /// The files and folders that the judge reads, with their flags.
-    pub fn inputs(&self) -> Vec<(&'static str, Option<&Path>)> {
-        let template = self.judge_template.as_deref().map(Path::new);
-        let own = [
-            ("--judge-model", self.judge_model.as_deref()),
-            ("--judge-adapter", self.judge_adapter.as_deref()),
-            ("--judge-template", template),
-        ];
-        let members = self.judge_member.iter().map(|file| ("--judge-member", Some(file.as_path())));
-        own.into_iter().chain(members).collect()
+    /// The files and folders that the judge reads, with their flags. After [`JudgeArgs::plan`], with those of the members of
+    /// an ensemble.
+    pub fn inputs(&self) -> Vec<InputPath> {
+        let mut inputs = given([
+            ("--judge-model", self.judge_model.clone()),
+            ("--judge-adapter", self.judge_adapter.clone()),
+            ("--judge-template", self.judge_template.as_ref().map(PathBuf::from)),
+        ]);
+        #[cfg(feature = "http")]
+        inputs.extend(self.openai.inputs());
+        inputs.extend(self.judge_member.iter().map(|file| ("--judge-member", file.clone())));
+        inputs.extend(self.members.iter().flat_map(JudgeArgs::inputs));
+        inputs
     }
 
     pub fn plan(&mut self) -> Result<JudgeConfig> {
@@ -218,7 +225,9 @@ impl JudgeArgs {
         if self.judge_member.len() < 2 {
             return Err(Error::config("--judge ensemble", "needs --judge-member FILE twice or more"));
         }
-        let members = self.judge_member.iter().map(|file| member(file)).collect::<Result<Vec<_>>>()?;
+        let planned = self.judge_member.iter().map(|file| member(file)).collect::<Result<Vec<_>>>()?;
+        let (args, members): (Vec<JudgeArgs>, Vec<JudgeConfig>) = planned.into_iter().unzip();
+        self.members = args;
         if members.iter().filter(|member| member.desk().is_some()).count() > 1 {
             let why = "gives --judge human twice: there is only one terminal and one page";
             return Err(Error::config("--judge-member", why));
@@ -345,15 +354,16 @@ impl JudgeArgs {
     }
 }
 
-/// A judge of an ensemble, from a file of its flags.
-fn member(file: &Path) -> Result<JudgeConfig> {
+/// A judge of an ensemble, from a file of its flags, and these flags.
+fn member(file: &Path) -> Result<(JudgeArgs, JudgeConfig)> {
     let flag = "--judge-member";
     let refuse = |why: String| Error::config(format!("{flag} {}", file.display()), why);
     let mut args = JudgeArgs::of_file(flag, file)?;
     if args.judge == Some(Kind::Ensemble) {
         return Err(refuse("is an ensemble itself: give its judges as members of this ensemble".into()));
     }
-    args.plan().map_err(|error| refuse(error.to_string()))
+    let planned = args.plan().map_err(|error| refuse(error.to_string()))?;
+    Ok((args, planned))
 }
 
 /// Parses a positive number of seconds.

@@ -1,11 +1,11 @@
 //! Flags of the losses: the loss on pairs, the policy gradient, and the reference model.
 
-use clap::Args;
+use clap::builder::PossibleValue;
+use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use super::{ensure, first_given, flag_names, positive, shortest};
 use crate::error::{Error, Result};
-use crate::judge::names;
 use crate::preference::{LossOptions, Objective};
 use crate::train::options::ReferenceSync;
 use crate::train::{Advantage, PolicyLoss, TokenWeights};
@@ -111,6 +111,34 @@ impl LossArgs {
     }
 }
 
+/// The scaling of advantages, by TRL's names.
+#[derive(Clone, Copy, Debug, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum ScaleRewards {
+    /// Divide them by the standard deviation of the scores of a prompt's responses
+    Group,
+    /// Do not scale them
+    None,
+}
+
+impl ValueEnum for TokenWeights {
+    fn value_variants<'a>() -> &'a [TokenWeights] {
+        &[TokenWeights::Token, TokenWeights::Response, TokenWeights::Sum]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(match self {
+            TokenWeights::Token => PossibleValue::new("token").help("Mean over all tokens"),
+            TokenWeights::Response => {
+                PossibleValue::new("response").help("Mean over responses of the mean over their tokens")
+            }
+            TokenWeights::Sum => {
+                PossibleValue::new("sum").help("Mean over responses of the sum over their tokens")
+            }
+        })
+    }
+}
+
 /// The policy gradients of `align`, `--loss rloo` and `grpo`.
 #[derive(Debug, Args, Serialize)]
 #[command(next_help_heading = "Loss")]
@@ -122,14 +150,12 @@ pub(super) struct PolicyLossArgs {
     /// rloo, grpo: upper clipping range: the probability ratio is clipped at 1 + E [default: the value of --epsilon]
     #[arg(long, value_name = "E")]
     epsilon_high: Option<f64>,
-    /// grpo: scaling of advantages: group divides them by the standard deviation of the scores of a prompt's responses, none
-    /// does not [default: group]
-    #[arg(long, value_name = "group|none")]
-    scale_rewards: Option<String>,
-    /// rloo, grpo: aggregation of the loss: the mean over all tokens (token), or over responses of the mean (response) or the
-    /// sum (sum) over their tokens [default: rloo: sum; grpo: token]
-    #[arg(long, value_name = "token|response|sum")]
-    token_weights: Option<String>,
+    /// grpo: scaling of advantages [default: group]
+    #[arg(long, value_name = "HOW")]
+    scale_rewards: Option<ScaleRewards>,
+    /// rloo, grpo: aggregation of the loss over tokens and responses [default: rloo: sum; grpo: token]
+    #[arg(long, value_name = "HOW")]
+    token_weights: Option<TokenWeights>,
 }
 
 impl PolicyLossArgs {
@@ -156,30 +182,18 @@ impl PolicyLossArgs {
             let why = format!("is for losses on pairs, and the loss is {name}: leave it out");
             return Err(Error::config(flag, why));
         }
-        let advantage = match (self.scale_rewards.as_deref(), usual.advantage) {
+        let advantage = match (self.scale_rewards, usual.advantage) {
             (Some(_), Advantage::LeaveOneOut) => {
                 let why = "is for the loss grpo, rloo does not scale advantages: leave it out";
                 return Err(Error::config("--scale-rewards", why));
             }
-            (None | Some("group"), usual) => usual,
-            (Some("none"), _) => Advantage::Centred,
-            (Some(other), _) => {
-                return Err(names::unknown("--scale-rewards", other, &["group", "none"]));
-            }
-        };
-        let tokens = match self.token_weights.as_deref() {
-            None => usual.tokens,
-            Some("token") => TokenWeights::Token,
-            Some("response") => TokenWeights::Response,
-            Some("sum") => TokenWeights::Sum,
-            Some(other) => {
-                return Err(names::unknown("--token-weights", other, &["token", "response", "sum"]));
-            }
+            (None | Some(ScaleRewards::Group), usual) => usual,
+            (Some(ScaleRewards::None), _) => Advantage::Centred,
         };
         let epsilon = self.epsilon.map_or(usual.epsilon, |e| e as f32);
         let planned = PolicyLoss {
             advantage,
-            tokens,
+            tokens: *self.token_weights.get_or_insert(usual.tokens),
             beta: loss.beta.map_or(usual.beta, |beta| beta as f32),
             epsilon,
             epsilon_high: self.epsilon_high.map_or(epsilon, |e| e as f32),
@@ -189,14 +203,8 @@ impl PolicyLossArgs {
         self.epsilon.get_or_insert(shortest(planned.epsilon));
         self.epsilon_high.get_or_insert(shortest(planned.epsilon_high));
         if planned.advantage != Advantage::LeaveOneOut {
-            self.scale_rewards.get_or_insert("group".into());
+            self.scale_rewards.get_or_insert(ScaleRewards::Group);
         }
-        let tokens = match planned.tokens {
-            TokenWeights::Token => "token",
-            TokenWeights::Response => "response",
-            TokenWeights::Sum => "sum",
-        };
-        self.token_weights.get_or_insert(tokens.into());
         Ok(planned)
     }
 

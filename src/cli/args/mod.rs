@@ -2,22 +2,31 @@
 //! commands do the reading, building and running.
 
 mod bench;
+mod chat;
 #[cfg(feature = "demo")]
 mod demo;
+mod doctor;
 mod eval;
 mod examples;
+mod export;
 pub(in crate::unstable::cli) mod foreign;
+mod generate;
 mod gpu;
 mod held_out;
 mod judge;
+mod judge_pairs;
 mod lora;
 mod loss;
+mod models;
 #[cfg(feature = "http")]
 mod openai;
 mod optimisation;
 mod paths;
+mod policy;
+mod report;
 mod sampling;
-mod tools;
+mod score;
+mod shell;
 mod train;
 mod train_plans;
 
@@ -28,16 +37,21 @@ use serde::Serialize;
 use serde_json::Value;
 
 pub(crate) use bench::{BenchPlan, Form, Suite};
+pub(crate) use chat::ChatPlan;
 #[cfg(feature = "demo")]
 pub(crate) use demo::DemoPlan;
-pub(crate) use eval::{EvalPlan, EvalPrompts, JudgementsPlan, PolicyFiles, Side};
+pub(crate) use doctor::DoctorPlan;
+pub(crate) use eval::{EvalPlan, EvalPrompts, JudgementsPlan, Side};
+pub(crate) use export::{ExportFormat, ExportPlan};
+pub(crate) use generate::{GeneratePlan, Prompts};
 pub(crate) use held_out::HeldOut;
 pub(crate) use judge::flags_of_judges;
+pub(crate) use judge_pairs::JudgePlan;
 pub(crate) use loss::flags_of_losses;
-pub(crate) use tools::{
-    ChatPlan, DoctorPlan, ExportFormat, ExportPlan, GeneratePlan, JudgePlan, ModelsPlan, Prompts, ReportPlan,
-    ScorePlan,
-};
+pub(crate) use models::ModelsPlan;
+pub(crate) use policy::PolicyFiles;
+pub(crate) use report::ReportPlan;
+pub(crate) use score::ScorePlan;
 pub(crate) use train_plans::{AlignPlan, DpoPlan, RewardPlan, SftPlan, TrainPlan};
 
 use super::console::Format;
@@ -81,29 +95,29 @@ pub(crate) enum Command {
     /// Train a reward model on {"prompt","chosen","rejected"} rows
     Reward(Box<train::RewardArgs>),
     /// Generate responses with a model
-    Generate(Box<tools::GenerateArgs>),
+    Generate(Box<generate::GenerateArgs>),
     /// Chat with a model in the terminal
-    Chat(Box<tools::ChatArgs>),
+    Chat(Box<chat::ChatArgs>),
     /// Compute the log-probabilities of {"prompt","completion"} rows
-    Score(Box<tools::ScoreArgs>),
+    Score(Box<score::ScoreArgs>),
     /// Compare the responses of {"prompt","response_1","response_2"} rows with a judge
-    Judge(Box<tools::JudgePairsArgs>),
+    Judge(Box<judge_pairs::JudgePairsArgs>),
     /// Compare a policy with its starting model, another model or reference responses: win rate, confidence interval, report
     Eval(Box<eval::EvalArgs>),
     /// Write the report of a run, or a page that compares several runs
-    Report(Box<tools::ReportArgs>),
+    Report(Box<report::ReportArgs>),
     /// Merge a LoRA adapter into its model, or convert a model to another format (safetensors, GGUF)
-    Export(Box<tools::ExportArgs>),
+    Export(Box<export::ExportArgs>),
     /// List the supported model families and the models in the Hugging Face cache
-    Models(Box<tools::ModelsArgs>),
+    Models(Box<models::ModelsArgs>),
     /// List the GPUs and test the kernels on one of them
-    Doctor(Box<tools::DoctorArgs>),
+    Doctor(Box<doctor::DoctorArgs>),
     /// Benchmark kernels and training steps, relative to the GPU's measured peak rates
     Bench(Box<bench::BenchArgs>),
     /// Print a shell completion script
-    Completions(tools::CompletionsArgs),
+    Completions(shell::CompletionsArgs),
     /// Write man pages to a folder
-    Man(tools::ManArgs),
+    Man(shell::ManArgs),
 }
 
 /// The one-letter forms of flags, in all commands that have the flag.

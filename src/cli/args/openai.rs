@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use super::judge::seconds_of;
+use super::paths::{InputPath, given};
 use crate::error::Result;
 use crate::judge::llm::Orders;
 use crate::judge::openai::{Api, Key, OpenAiOptions, RatingTemplate};
@@ -104,6 +105,15 @@ pub(super) struct OpenAiArgs {
 }
 
 impl OpenAiArgs {
+    /// The files and folders that the judge reads, with their flags.
+    pub fn inputs(&self) -> Vec<InputPath> {
+        given([
+            ("--judge-key-file", self.judge_key_file.clone()),
+            ("--judge-rating-template", self.judge_rating_template.clone()),
+            ("--judge-cache", self.judge_cache.clone()),
+        ])
+    }
+
     /// Checks the flags. `model` is the name on the servers.
     pub fn plan(
         &self,

@@ -1,5 +1,6 @@
 //! Flags of the optimiser.
 
+use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
@@ -24,8 +25,14 @@ pub(super) struct OptimisationArgs {
     /// LoRA; in sft twice that, and 20 times with LoRA]
     #[arg(long, value_name = "RATE", alias = "lr")]
     pub(super) learning_rate: Option<f64>,
-    /// Learning rate schedule: linear, cosine, constant or constant_with_warmup
-    #[arg(long, value_name = "NAME", alias = "lr-scheduler", default_value = "linear")]
+    /// Learning rate schedule
+    #[arg(
+        long,
+        value_name = "NAME",
+        alias = "lr-scheduler",
+        value_parser = schedules(),
+        default_value = "linear"
+    )]
     pub(super) lr_scheduler_type: String,
     /// Number of warmup steps, in which the learning rate rises linearly from 0
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -77,6 +84,18 @@ impl ReduceDtype {
             ReduceDtype::Bf16 => SumDtype::Bf16,
         }
     }
+}
+
+/// The values of `--lr-scheduler-type`. `run.json` has the name as it was given.
+fn schedules() -> [PossibleValue; 4] {
+    [
+        PossibleValue::new("linear").help("Falls linearly to 0 at the last step"),
+        PossibleValue::new("cosine").help("Falls to 0 at the last step along half a cosine"),
+        PossibleValue::new("constant").help("Constant from the first step, without warmup"),
+        PossibleValue::new("constant_with_warmup")
+            .alias("constant-with-warmup")
+            .help("Constant after the warmup"),
+    ]
 }
 
 impl OptimisationArgs {

@@ -12,6 +12,7 @@ use super::ensure;
 use crate::cli::fetch::{What, is_name, is_name_beside_folder};
 use crate::error::{Error, Result};
 use crate::model::adapter_storage::ADAPTER_CONFIG;
+use crate::train::options::TrainOptions;
 use crate::train::run_dir::{CONTENTS, RUN, checkpoints};
 use crate::{files, gguf};
 
@@ -21,13 +22,13 @@ const RUN_MODEL: &str = "model";
 const RUN_ADAPTER: &str = "adapter";
 
 /// The `--adapter` flag of commands with a model.
+// A heading of the struct would also apply to the fields after a flattened AdapterArgs.
 #[derive(Debug, Args, Serialize)]
-#[command(next_help_heading = "LoRA")]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct AdapterArgs {
     /// LoRA adapter of the model: a folder, such as RUN/adapter, or ORG/NAME[@REVISION] on the Hugging Face Hub; training
     /// commands continue training it
-    #[arg(long, value_name = "DIR|NAME", aliases = ["adapter-path", "adapter-name-or-path"])]
+    #[arg(long, value_name = "DIR|NAME", aliases = ["adapter-path", "adapter-name-or-path"], help_heading = "LoRA")]
     adapter: Option<PathBuf>,
 }
 
@@ -37,11 +38,21 @@ impl AdapterArgs {
     }
 }
 
-/// Refuses to overwrite a run from which the new run reads its model, rows or judge.
-pub(super) fn refuse_own_input(run: &Path, inputs: &[(&str, Option<&Path>)]) -> Result<()> {
-    let Ok(run) = run.canonicalize() else { return Ok(()) };
+/// A file or folder that a run reads, with its flag.
+pub(super) type InputPath = (&'static str, PathBuf);
+
+/// The paths that are given, with their flags.
+pub(super) fn given(paths: impl IntoIterator<Item = (&'static str, Option<PathBuf>)>) -> Vec<InputPath> {
+    paths.into_iter().filter_map(|(flag, path)| Some((flag, path?))).collect()
+}
+
+/// Refuses to overwrite a run that holds an input of the new run.
+pub(super) fn refuse_own_input(options: &TrainOptions, inputs: &[InputPath]) -> Result<()> {
+    if !options.overwrite {
+        return Ok(());
+    }
+    let Ok(run) = options.folder().canonicalize() else { return Ok(()) };
     for (flag, path) in inputs {
-        let Some(path) = path else { continue };
         let found = path.canonicalize().unwrap_or_default();
         let first = found.strip_prefix(&run).ok().and_then(|inside| inside.iter().next());
         if first.is_some_and(|name| CONTENTS.iter().any(|content| name == *content)) {
@@ -180,6 +191,11 @@ pub(super) fn output_file(flag: &str, path: &Path) -> Result<PathBuf> {
     let folder = path.parent().filter(|dir| *dir != Path::new("")).unwrap_or(Path::new("."));
     let expected = "a file in an existing folder: create the folder or give another file";
     ensure(folder.is_dir() && !path.is_dir(), flag, path.display(), expected).map(|()| path.to_owned())
+}
+
+/// Checks an optional `--output` file, like [`output_file`].
+pub(super) fn optional_output(path: Option<PathBuf>) -> Result<Option<PathBuf>> {
+    path.map(|path| output_file("--output", &path)).transpose()
 }
 
 /// Checks a run folder: it exists, or can be created later.

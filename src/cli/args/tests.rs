@@ -1,12 +1,13 @@
 mod names;
 mod paths;
 
-use crate::train::ReferenceSync;
 use crate::train::run_dir::Resume;
+use crate::train::{Advantage, OnlineLoss, PairChoice, ReferenceSync, TokenWeights};
 use std::path::PathBuf;
 
 use super::*;
 use crate::bench::{Batch, Held, Shape, Source, Sweep};
+use crate::gguf::GgufFormat;
 use crate::judge::config::JudgeConfig;
 use crate::judge::ensemble::Vote;
 use crate::judge::likelihood::Normalise;
@@ -136,7 +137,7 @@ fn lora_has_a_higher_learning_rate_and_alpha_twice_the_rank() {
     let lora = plan.train.options.lora.unwrap();
     assert_eq!((lora.rank, lora.alpha, lora.rank_stabilised), (8, 16.0, false));
     assert_eq!(lora.targets, LoraTargets::AllLinear);
-    assert_eq!(plan.train.options.learning_rate, 1e-4);
+    assert_eq!(plan.train.options.learning_rate, 5e-5);
     assert_eq!(sft(&["--lora-r", "8"]).unwrap().train.options.learning_rate, 2e-4);
     // An existing LoRA adapter that is trained further has the same default.
     let given = folder(&[("adapter_config.json", "")]);
@@ -324,8 +325,72 @@ fn optimisers_and_schedules_are_chosen_by_name() {
     let flags = ["--optim", "adafactor", "--weight-decay", "0.1", "--adam-beta1", "0.5"];
     let plan = dpo(&flags).unwrap();
     assert_eq!(plan.train.options.optimiser, OptimiserKind::Adafactor { weight_decay: 0.1 });
-    mistake(dpo(&["--lr-scheduler-type", "linaer"]), &["lr-scheduler-type: ", "\"linear\""]);
+    for name in ["linear", "cosine", "constant", "constant_with_warmup", "constant-with-warmup"] {
+        let plan = dpo(&["--lr-scheduler-type", name]).unwrap().train;
+        assert_eq!(plan.options.schedule.name(), name.replace('-', "_"));
+        assert_eq!(plan.config["lr-scheduler-type"], name);
+    }
     assert!(usage_error("dpo", &run_flags(&["--optim", "sgd"])).contains("adafactor"));
+}
+
+#[test]
+fn a_value_that_is_none_of_a_flags_values_is_a_usage_error_that_lists_them() {
+    for (command, flag, value, listed) in [
+        ("align", "--pairs", "worst", "best-worst, all"),
+        ("align", "--scale-rewards", "batch", "group, none"),
+        ("align", "--token-weights", "tokens", "token, response, sum"),
+        ("sft", "--report-to", "wandb", "tensorboard, none"),
+        ("dpo", "--lr-scheduler-type", "linaer", "linear, cosine, constant, constant_with_warmup"),
+        ("dpo", "--base-dtype", "float8", "auto, f32, bf16, f16, q8, q4"),
+        ("export", "--dtype", "f8", "float32, bfloat16, float16, q8_0"),
+        ("bench", "--sweep", "token", "tokens, context, sharing"),
+    ] {
+        let error = usage_error(command, &[flag, value]);
+        assert!(error.contains(flag) && error.contains(&format!("[possible values: {listed}]")), "{error}");
+    }
+}
+
+#[test]
+fn chosen_values_are_written_to_the_configuration_by_their_names() {
+    let pairs = align(&["--pairs", "all", "--report-to", "tensorboard", "--dtype", "float16"]).unwrap();
+    let config = &pairs.train.config;
+    assert_eq!(
+        (&config["pairs"], &config["report-to"], &config["base-dtype"]),
+        (&"all".into(), &"tensorboard".into(), &"float16".into())
+    );
+    assert!(pairs.train.options.tensorboard && pairs.align.pairs == PairChoice::All);
+    assert_eq!(pairs.train.options.base_dtype, Some(FloatFormat::F16.into()));
+    assert_eq!((&config["scale-rewards"], &config["token-weights"]), (&Value::Null, &Value::Null));
+    let usual = align(&["--loss", "grpo"]).unwrap().train.config;
+    assert_eq!(
+        (&usual["scale-rewards"], &usual["token-weights"], &usual["report-to"], &usual["base-dtype"]),
+        (&"group".into(), &"token".into(), &"none".into(), &"auto".into())
+    );
+    let plain = align(&["--loss", "grpo", "--scale-rewards", "none", "--token-weights", "response"]).unwrap();
+    assert_eq!(plain.train.config["scale-rewards"], "none");
+    let OnlineLoss::Policy(loss) = plain.align.loss else { panic!() };
+    assert_eq!((loss.advantage, loss.tokens), (Advantage::Centred, TokenWeights::Response));
+}
+
+#[test]
+fn an_export_takes_the_names_of_formats_that_models_and_llama_cpp_use() {
+    let export = |flags: &[&str]| match cli("export", &[&["--model", DIR], flags].concat()) {
+        Command::Export(args) => args.plan(),
+        other => panic!("{other:?}"),
+    };
+    let format = |flags: &[&str]| export(flags).unwrap().format;
+    assert_eq!(format(&["--output", "merged"]), ExportFormat::Folder(FloatFormat::F32));
+    for name in ["bfloat16", "bf16", "torch.bfloat16"] {
+        let expected = ExportFormat::Folder(FloatFormat::Bf16);
+        assert_eq!(format(&["--output", "merged", "--dtype", name]), expected);
+        let expected = ExportFormat::Gguf(GgufFormat::Bf16);
+        assert_eq!(format(&["--output", "merged.gguf", "--dtype", name]), expected);
+    }
+    for name in ["q8_0", "Q8_0"] {
+        let expected = ExportFormat::Gguf(GgufFormat::Q8_0);
+        assert_eq!(format(&["--output", "merged.gguf", "--dtype", name]), expected);
+        mistake(export(&["--output", "merged", "--dtype", name]), &["--dtype", "q8_0", "ends in .gguf"]);
+    }
 }
 
 #[test]
@@ -622,8 +687,8 @@ fn scoring_takes_a_model_with_an_adapter_and_files() {
     let flags = ["--model", DIR, "--adapter", given, "--input", FILE, "--output", "out.jsonl"];
     let Command::Score(args) = cli("score", &flags) else { panic!() };
     let plan = args.plan().unwrap();
-    assert_eq!((plan.adapter, plan.output), (Some(given.into()), Some("out.jsonl".into())));
-    assert_eq!((plan.input, plan.model), (PathBuf::from(FILE), PathBuf::from(DIR)));
+    assert_eq!(plan.policy, PolicyFiles { model: DIR.into(), adapter: Some(given.into()) });
+    assert_eq!((plan.input, plan.output), (PathBuf::from(FILE), Some("out.jsonl".into())));
 }
 
 #[test]
@@ -655,7 +720,7 @@ fn the_resolved_configuration_is_a_config_file_that_repeats_the_run() {
     let first = align(&flags).unwrap().train.config;
     assert_eq!(
         (&first["beta"], &first["learning-rate"], &first["lora-alpha"]),
-        (&serde_json::json!(0.002), &serde_json::json!(1e-4), &serde_json::json!(8.0))
+        (&serde_json::json!(0.002), &serde_json::json!(5e-5), &serde_json::json!(8.0))
     );
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("run.json");

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::builder::PossibleValue;
+use clap::{Args, ValueEnum};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -12,7 +13,7 @@ use super::judge::{JudgeArgs, PROTOCOL};
 use super::lora::LoraArgs;
 use super::loss::{LossArgs, PolicyLossArgs, ReferenceArgs};
 use super::optimisation::OptimisationArgs;
-use super::paths::{AdapterArgs, dataset_file, model_dir, refuse_own_input, run_dir};
+use super::paths::{AdapterArgs, dataset_file, given, model_dir, refuse_own_input, run_dir};
 use super::sampling::SamplingArgs;
 use super::train_plans::{AlignPlan, DpoPlan, RewardPlan, SftPlan, TrainPlan};
 use super::{ensure, positive, unusable};
@@ -20,12 +21,36 @@ use crate::collective::Ranks;
 use crate::data::rows::Columns;
 use crate::error::{Error, Result};
 use crate::gpu::Limits;
-use crate::judge::names;
 use crate::train::options::{AlignOptions, DpoOptions, RewardOptions, TrainOptions};
 use crate::train::run_dir::Resume;
 use crate::train::{Advantage, OnlineLoss, PairChoice};
 #[cfg(feature = "ui")]
 use crate::ui::UiOptions;
+
+/// Destinations of metrics besides `metrics.jsonl`.
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum ReportTo {
+    /// An event file in the run folder
+    Tensorboard,
+    /// No other: metrics.jsonl in the run folder has all metrics
+    None,
+}
+
+impl ValueEnum for PairChoice {
+    fn value_variants<'a>() -> &'a [PairChoice] {
+        &[PairChoice::BestWorst, PairChoice::All]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(match self {
+            PairChoice::BestWorst => {
+                PossibleValue::new("best-worst").help("A prompt's best and worst response")
+            }
+            PairChoice::All => PossibleValue::new("all").help("All pairs with a preference"),
+        })
+    }
+}
 
 /// Flags of all training commands.
 #[derive(Debug, Args, Serialize)]
@@ -103,9 +128,9 @@ struct TrainArgs {
     #[arg(long, value_name = "IP", requires = "ui")]
     #[serde(skip)]
     ui_address: Option<std::net::IpAddr>,
-    /// Additional destination of metrics besides metrics.jsonl: tensorboard (an event file in the run folder) or none
+    /// Additional destination of metrics besides metrics.jsonl
     #[arg(long, value_name = "WHERE", default_value = "none")]
-    report_to: String,
+    report_to: ReportTo,
 
     /// Number of rows (prompts or pairs) per micro-batch [default: align: 16; sft, dpo, reward: 8]
     #[arg(long, value_name = "N", help_heading = "Data", alias = "batch-size")]
@@ -207,9 +232,9 @@ pub(crate) struct AlignArgs {
     /// Use the judge's probability as a soft label instead of its verdict as a hard label
     #[arg(long, help_heading = "Judge")]
     soft_labels: bool,
-    /// Pairs to train on: best-worst for a prompt's best and worst response, or all for all pairs with a preference
-    #[arg(long, value_name = "best-worst|all", help_heading = "Judge", default_value = "best-worst")]
-    pairs: String,
+    /// Pairs to train on
+    #[arg(long, value_name = "WHICH", help_heading = "Judge", default_value = "best-worst")]
+    pairs: PairChoice,
     /// Minimum probability of the judge's verdict for a pair to be trained on, 0.5 to 1
     #[arg(long, value_name = "P", help_heading = "Judge", default_value_t = 0.5)]
     min_confidence: f64,
@@ -331,11 +356,6 @@ impl AlignArgs {
                 OnlineLoss::from(self.loss.plan()?)
             }
         };
-        let pairs = match self.pairs.as_str() {
-            "best-worst" => PairChoice::BestWorst,
-            "all" => PairChoice::All,
-            other => return Err(names::unknown("--pairs", other, &["best-worst", "all"])),
-        };
         let sure = self.min_confidence;
         ensure((0.5..=1.0).contains(&sure), "--min-confidence", sure, "a probability from 0.5 to 1")?;
         match &loss {
@@ -344,7 +364,7 @@ impl AlignArgs {
             OnlineLoss::Policy(loss) => {
                 let of_pairs = [
                     ("--soft-labels", self.soft_labels, "has no labels"),
-                    ("--pairs", pairs == PairChoice::All, "trains on all responses to a prompt"),
+                    ("--pairs", self.pairs == PairChoice::All, "trains on all responses to a prompt"),
                     ("--min-confidence", sure > 0.5, "trains on all responses to a prompt"),
                 ];
                 if let Some((flag, _, why)) = of_pairs.into_iter().find(|(_, given, _)| *given) {
@@ -372,9 +392,8 @@ impl AlignArgs {
         ensure((0.0..=1.0).contains(&share), "--max-invalid-ratio", share, "between 0 and 1")?;
         let level = *self.async_level.get_or_insert(if person { 1 } else { 0 });
         ensure(level <= 64, "--async-level", level, "at most 64: responses are off-policy by as many steps")?;
-        if train.options.overwrite {
-            refuse_own_input(train.options.folder(), &self.judge.inputs())?;
-        }
+        refuse_own_input(&train.options, &self.judge.inputs())?;
+        refuse_own_input(&train.options, &self.evaluation.inputs())?;
         if level > 0 && !judge.is_remote() {
             let why = format!(
                 "is {level}, but only --judge command, openai and human can run ahead of training: leave it out"
@@ -391,7 +410,7 @@ impl AlignArgs {
             slots: sampling.slots,
             stop: sampling.stop,
             soft_labels: self.soft_labels,
-            pairs,
+            pairs: self.pairs,
             min_confidence: self.min_confidence as f32,
             active: self.active,
             probes: self.judge_probes,
@@ -412,6 +431,7 @@ impl DpoArgs {
             let why = "xpo needs pairs with one response of the reference model: use oaif align, which samples them";
             return Err(Error::config("--loss", why));
         }
+        refuse_own_input(&train.options, &self.evaluation.inputs())?;
         let dpo = DpoOptions { loss, append_eos: !self.no_append_eos };
         let held_out = self.evaluation.plan(512)?;
         train.config = resolved(&self)?;
@@ -426,6 +446,7 @@ impl RewardArgs {
         let centre = self.center_rewards_coefficient;
         let usable = centre >= 0.0 && (centre as f32).is_finite();
         ensure(usable, "--center-rewards-coefficient", centre, "0 or a positive number")?;
+        refuse_own_input(&train.options, &self.evaluation.inputs())?;
         let held_out = self.evaluation.plan(512)?;
         train.config = resolved(&self)?;
         let reward =
@@ -487,25 +508,12 @@ impl TrainArgs {
             return Err(Error::config("--overwrite-output-dir", why));
         }
         let output_dir = run_dir(self.output_dir.as_deref().unwrap_or(Path::new("")))?;
-        if self.overwrite_output_dir {
-            let inputs = [
-                ("--model", Some(self.model.as_path())),
-                ("--dataset", self.dataset.as_deref()),
-                ("--adapter", adapter.as_deref()),
-            ];
-            refuse_own_input(&output_dir, &inputs)?;
-        }
+        let inputs = given([
+            ("--model", Some(self.model.clone())),
+            ("--dataset", self.dataset.clone()),
+            ("--adapter", adapter.clone()),
+        ]);
         let optional = |flag, value: Option<usize>| value.map(|n| positive(flag, n)).transpose();
-        let tensorboard = match self.report_to.as_str() {
-            "none" => false,
-            "tensorboard" => true,
-            other => {
-                let why = format!(
-                    "{other:?} is not known: give tensorboard or none (metrics.jsonl in the run folder has all metrics)"
-                );
-                return Err(Error::config("--report-to", why));
-            }
-        };
         let options = TrainOptions {
             output_dir: Some(output_dir.clone()),
             overwrite: self.overwrite_output_dir,
@@ -526,11 +534,11 @@ impl TrainArgs {
             lora,
             adapter,
             reference_sync: None,
-            base_dtype: self.base_dtype.plan()?,
+            base_dtype: self.base_dtype.plan(),
             optimiser: self.optimisation.optimiser()?,
             max_grad_norm: norm as f32,
             seed: self.seed,
-            tensorboard,
+            tensorboard: self.report_to == ReportTo::Tensorboard,
             save_steps: (self.save_steps > 0).then_some(self.save_steps),
             save_total_limit: optional("--save-total-limit", self.save_total_limit)?,
             gradient_checkpointing: self.optimisation.gradient_checkpointing,
@@ -542,6 +550,7 @@ impl TrainArgs {
             ranks: Ranks::default(),
             ranks_at_start: None,
         };
+        refuse_own_input(&options, &inputs)?;
         let trace = self.profile.clone().map(|file| file.unwrap_or_else(|| output_dir.join("trace.json")));
         Ok(TrainPlan {
             model: model_dir("--model", &self.model)?,

@@ -17,12 +17,13 @@ const HELP: &str =
 
 pub fn run(plan: ChatPlan) -> Result<()> {
     let gpu = plan.gpu.open()?;
-    let policy = Policy::frozen(&gpu, &plan.model, plan.adapter.as_deref(), plan.base_dtype).wait()?;
+    let policy =
+        Policy::frozen(&gpu, &plan.policy.model, plan.policy.adapter.as_deref(), plan.base_dtype).wait()?;
     warn_of(&policy.model);
     if policy.template.is_none() {
         let why =
             "has no chat template, which oaif chat needs: use oaif generate --prompt to continue a text";
-        return Err(Error::file(&plan.model, why));
+        return Err(Error::file(&plan.policy.model, why));
     }
     let in_terminal = io::stdin().is_terminal();
     if in_terminal {

@@ -26,12 +26,13 @@ pub fn run(plan: GeneratePlan) -> Result<()> {
         Prompts::File(path, columns) => read_prompts(&path, &columns)?,
     };
     let gpu = plan.gpu.open()?;
-    let policy = Policy::frozen(&gpu, &plan.model, plan.adapter.as_deref(), plan.base_dtype).wait()?;
+    let policy =
+        Policy::frozen(&gpu, &plan.policy.model, plan.policy.adapter.as_deref(), plan.base_dtype).wait()?;
     warn_of(&policy.model);
     if plan.chat {
         if policy.template.is_none() {
             let why = "has no chat template: leave out --chat to continue the prompt as plain text";
-            return Err(Error::file(&plan.model, why));
+            return Err(Error::file(&plan.policy.model, why));
         }
         prompts.iter_mut().for_each(|row| row.prompt = said(&row.prompt, plan.system.as_deref()));
     }

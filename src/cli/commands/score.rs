@@ -16,7 +16,8 @@ use crate::train::Policy;
 pub fn run(plan: ScorePlan) -> Result<()> {
     let rows = read_completions(&plan.input, &plan.columns)?;
     let gpu = plan.gpu.open()?;
-    let policy = Policy::frozen(&gpu, &plan.model, plan.adapter.as_deref(), plan.base_dtype).wait()?;
+    let policy =
+        Policy::frozen(&gpu, &plan.policy.model, plan.policy.adapter.as_deref(), plan.base_dtype).wait()?;
     warn_of(&policy.model);
     let context = policy.model.architecture().context;
     let encoder = policy.encoder();
@@ -58,7 +59,7 @@ pub fn run(plan: ScorePlan) -> Result<()> {
             rows[row].place.line,
             plan.input.display()
         );
-        return Err(Error::file(&plan.model, why));
+        return Err(Error::file(&plan.policy.model, why));
     }
     let row = |(tree, scored): (&Tree, &Scored)| -> Value {
         json!({

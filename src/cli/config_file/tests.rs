@@ -131,7 +131,7 @@ fn other_trainers_keys_are_ignored_or_refused_like_their_flags() {
 #[test]
 fn a_key_given_twice_is_a_mistake() {
     mistake("a.json", "{\"lora-r\": 1, \"lora_r\": 2}", "align", &["\"lora_r\"", "--lora-r a second time"]);
-    mistake("a.yaml", "seed: 1\nseed: 2\n", "align", &["seed"]);
+    mistake("a.yaml", "seed: 1\nseed: 2\n", "align", &["line 2", "duplicate", "`seed`"]);
     mistake("a.toml", "seed = 1\nseed = 2\n", "align", &["line 2", "duplicate"]);
 }
 
@@ -152,6 +152,11 @@ fn a_file_that_cannot_be_parsed_is_an_error_of_one_sentence() {
     mistake("a.json", "{\"beta\": }", "align", &["line 1"]);
     mistake("a.yaml", "- beta\n", "align", &["holds no keys"]);
     mistake("a.json", "3", "align", &["holds no keys"]);
+    // Words of the file are not taken for the parser's advice, which is left out.
+    let twice = "\"a, set b\": 1\n\"a, set b\": 2\n";
+    mistake("a.yaml", twice, "align", &["line 2", "`a, set b`"]);
+    let error = merged("a.yaml", twice, &["align", "--config", "FILE"]).unwrap_err().to_string();
+    assert!(!error.contains("DuplicateKeyPolicy"), "{error}");
     mistake("a.ini", "beta = 1", "align", &[".yaml", ".toml", ".json"]);
     assert!(added("").is_empty() && added("# nothing\n").is_empty());
     let missing = merged("a.yaml", "", &["align", "--config", "missing.yaml"]).unwrap_err();

@@ -92,3 +92,60 @@ fn a_dash_is_standard_input_except_for_the_rows_of_a_run() {
     let Command::Sft(args) = cli("sft", &flags) else { panic!() };
     mistake(args.plan(), &["--dataset", "resumed", "give a file"]);
 }
+
+#[test]
+fn a_run_that_holds_an_input_of_the_new_run_is_not_overwritten() {
+    let old = folder(&[("pairs.jsonl", ""), ("checkpoints/template.txt", "{{ prompt }}")]);
+    let [run, pairs, template] = [".", "pairs.jsonl", "checkpoints/template.txt"]
+        .map(|name| old.path().join(name).display().to_string());
+    let overwriting = |command: &str, more: &[&str]| {
+        let flags = ["--model", DIR, "--dataset", FILE, "--output-dir", &run, "--overwrite-output-dir"];
+        match cli(command, &[&flags, more].concat()) {
+            Command::Align(args) => args.plan().map(drop),
+            Command::Dpo(args) => args.plan().map(drop),
+            Command::Reward(args) => args.plan().map(drop),
+            other => panic!("{other:?}"),
+        }
+    };
+    let refusal = |path: &str, flag: &str| {
+        format!("would delete {path}, which {flag} reads: give another --output-dir")
+    };
+    let rule = ["--judge", "rule", "--judge-rule", "longer"];
+    for (command, judge) in [("align", &rule[..]), ("dpo", &[]), ("reward", &[])] {
+        assert!(overwriting(command, judge).is_ok());
+        let held_out = [judge, &["--eval-dataset", &pairs]].concat();
+        mistake(overwriting(command, &held_out), &[&refusal(&pairs, "--eval-dataset")]);
+    }
+    let likelihood = ["--judge", "likelihood", "--judge-model", DIR, "--judge-template", &template];
+    mistake(overwriting("align", &likelihood), &[&refusal(&template, "--judge-template")]);
+    // Also of a member of an ensemble.
+    let member = format!("judge: likelihood\njudge-model: '{DIR}'\njudge-template: '{template}'\n");
+    let members = folder(&[("likelihood.yaml", &member), ("rule.yaml", "judge: rule\njudge-rule: longer\n")]);
+    let [first, second] =
+        ["likelihood.yaml", "rule.yaml"].map(|name| members.path().join(name).display().to_string());
+    let ensemble = ["--judge", "ensemble", "--judge-member", &first, "--judge-member", &second];
+    mistake(overwriting("align", &ensemble), &[&refusal(&template, "--judge-template")]);
+}
+
+#[cfg(feature = "http")]
+#[test]
+fn a_run_that_holds_a_file_of_a_judge_over_http_is_not_overwritten() {
+    let old = folder(&[
+        ("adapter/rating.jinja", "Rate {{ prompt }} {{ response }} from 1 to 10."),
+        ("adapter/key", "sk-1"),
+        ("adapter/cache/verdicts", ""),
+    ]);
+    let run = old.path().display().to_string();
+    for (flag, name) in [
+        ("--judge-rating-template", "adapter/rating.jinja"),
+        ("--judge-key-file", "adapter/key"),
+        ("--judge-cache", "adapter/cache"),
+    ] {
+        let path = old.path().join(name).display().to_string();
+        let server = ["--judge", "openai", "--judge-url", "http://127.0.0.1:9/v1", "--judge-model", "m"];
+        let flags = [&["--overwrite-output-dir", flag, &path], &server[..]].concat();
+        let run_flags = ["--model", DIR, "--dataset", FILE, "--output-dir", &run];
+        let Command::Align(args) = cli("align", &[&run_flags[..], &flags].concat()) else { panic!() };
+        mistake(args.plan(), &[&format!("would delete {path}, which {flag} reads")]);
+    }
+}
