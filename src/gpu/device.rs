@@ -9,7 +9,7 @@ use super::arithmetic::Arithmetic;
 use super::counters::{Activity, Counts};
 use super::discovery::GpuSummary;
 use super::faults::Faults;
-use super::kernels::{Kernel, RuntimeChecks, compile};
+use super::kernels::{Compilation, Kernel, compile};
 use super::launch::Work;
 use super::ledger::{Ledger, Releasable};
 use super::limits::Limits;
@@ -61,7 +61,7 @@ pub(super) struct Inner {
     /// Lanes of a subgroup, from [`Tier::Subgroups`] on.
     pub subgroup: Option<u32>,
     pub arithmetic: Mutex<Arithmetic>,
-    pub checks: RuntimeChecks,
+    pub compilation: Compilation,
     pub timestamps: bool,
     pub submit_ms: f64,
     pub kernels: Mutex<HashMap<KernelKey, Arc<Kernel>>>,
@@ -247,8 +247,13 @@ impl Gpu {
     }
 
     fn compile(&self, key: &KernelKey) -> Result<Arc<Kernel>> {
-        let kernel =
-            Arc::new(compile(self.device(), self.step_layout(), self.inner.checks, &self.inner.faults, key)?);
+        let kernel = Arc::new(compile(
+            self.device(),
+            self.step_layout(),
+            self.inner.compilation,
+            &self.inner.faults,
+            key,
+        )?);
         self.count(|c| c.pipelines += 1);
         self.inner.kernels.lock().unwrap().insert(key.clone(), kernel.clone());
         Ok(kernel)

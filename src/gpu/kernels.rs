@@ -1,37 +1,21 @@
 //! Kernels compiled for a device.
 
 use super::faults::Faults;
+use super::llvmpipe;
 use super::pace::Cost;
 use super::shader::{KernelKey, validate};
 use super::tensor::Access;
 use crate::error::{Error, Result};
 
-/// The runtime checks that are compiled into kernels. Kernels bound their own indices and need none.
+/// How kernels are compiled. They bound their own indices and need no runtime checks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum RuntimeChecks {
+pub(super) enum Compilation {
     #[default]
-    None,
-    /// Indices into arrays are kept within bounds.
-    Bounds,
-    /// Bounds and loops.
-    All,
-}
-
-impl RuntimeChecks {
-    /// The checks that kernels need with this driver, in the form of [`GpuSummary::driver`].
-    ///
-    /// llvmpipe runs the body of a loop once more after its last active invocation has left it. From some version on, a
-    /// load in this pass reads workgroup memory at the index of an inactive invocation, which can be any number, and the
-    /// process crashes. Tried: Mesa 22.3 and 25.0 do not crash, 25.2 does.
-    pub fn for_driver(driver: &str) -> RuntimeChecks {
-        let Some(llvmpipe) = driver.strip_prefix("llvmpipe") else { return RuntimeChecks::None };
-        let version = llvmpipe.split_once("Mesa ").map(|(_, version)| version.split('.'));
-        let mut numbers = version.into_iter().flatten().map_while(|number| number.parse::<u32>().ok());
-        match (numbers.next(), numbers.next()) {
-            (Some(major), Some(minor)) if (major, minor) < (25, 1) => RuntimeChecks::None,
-            _ => RuntimeChecks::Bounds,
-        }
-    }
+    Plain,
+    /// For the versions of [`llvmpipe`] on which kernels crash.
+    Llvmpipe,
+    /// With all runtime checks: bounds and loops.
+    Checked,
 }
 
 /// A compiled kernel.
@@ -48,21 +32,24 @@ pub(super) struct Kernel {
 pub(super) fn compile(
     device: &wgpu::Device,
     step: &wgpu::BindGroupLayout,
-    checks: RuntimeChecks,
+    compilation: Compilation,
     faults: &Faults,
     key: &KernelKey,
 ) -> Result<Kernel> {
-    let module = validate(key)?;
+    let mut module = validate(key)?;
+    if compilation == Compilation::Llvmpipe {
+        llvmpipe::use_buffers_first(&mut module);
+    }
     let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
     let descriptor = wgpu::ShaderModuleDescriptor {
         label: Some(key.name),
         source: wgpu::ShaderSource::Naga(std::borrow::Cow::Owned(module)),
     };
     let unchecked = wgpu::ShaderRuntimeChecks::unchecked();
-    let checks = match checks {
-        RuntimeChecks::None => unchecked,
-        RuntimeChecks::Bounds => wgpu::ShaderRuntimeChecks { bounds_checks: true, ..unchecked },
-        RuntimeChecks::All => wgpu::ShaderRuntimeChecks::checked(),
+    let checks = match compilation {
+        Compilation::Plain => unchecked,
+        Compilation::Llvmpipe => wgpu::ShaderRuntimeChecks { bounds_checks: true, ..unchecked },
+        Compilation::Checked => wgpu::ShaderRuntimeChecks::checked(),
     };
     // SAFETY: every kernel bounds its own indices by the extents in its parameters, and the tests run all of them with
     // all checks as well.
@@ -102,26 +89,4 @@ pub(super) fn compile(
     let kernel = key.name.to_owned();
     let refused = faults.caught(scope, |e| Error::Shader { kernel, why: e.to_string() });
     refused.map_or(Ok(Kernel { pipeline, layout, cost: Cost::default() }), Err)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn llvmpipe_gets_bounds_checks_from_the_first_version_that_may_crash_on() {
-        for (driver, checks) in [
-            ("llvmpipe Mesa 22.3.6 (LLVM 15.0.6)", RuntimeChecks::None),
-            ("llvmpipe Mesa 25.0.7-2 (LLVM 19.1.7)", RuntimeChecks::None),
-            ("llvmpipe Mesa 25.1.0-devel (LLVM 19.1.7)", RuntimeChecks::Bounds),
-            ("llvmpipe Mesa 25.2.8-0ubuntu0.24.04.5 (LLVM 20.1.2)", RuntimeChecks::Bounds),
-            ("llvmpipe Mesa 26.0.0 (LLVM 21.1.0)", RuntimeChecks::Bounds),
-            ("llvmpipe", RuntimeChecks::Bounds),
-            ("radv Mesa 25.2.8", RuntimeChecks::None),
-            ("NVIDIA 570.86", RuntimeChecks::None),
-            ("", RuntimeChecks::None),
-        ] {
-            assert_eq!(RuntimeChecks::for_driver(driver), checks, "{driver}");
-        }
-    }
 }

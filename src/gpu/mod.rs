@@ -31,6 +31,7 @@ mod device;
 mod discovery;
 mod faults;
 mod kernels;
+mod llvmpipe;
 mod open;
 mod outbox;
 mod poller;

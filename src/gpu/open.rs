@@ -9,9 +9,10 @@ use super::discovery::{
     FEATURES, GpuSummary, adapters, arithmetic_of, choose, instance, subgroup_size, summarise,
 };
 use super::faults::Faults;
-use super::kernels::RuntimeChecks;
+use super::kernels::Compilation;
 use super::ledger::Ledger;
 use super::limits::Limits;
+use super::llvmpipe;
 use super::needs;
 use super::options::{GpuOptions, Tier};
 use super::outbox::Outbox;
@@ -114,9 +115,10 @@ impl Gpu {
         let subgroup = subgroup.filter(|_| unrolled && highest >= Tier::Subgroups);
         let inner = Inner {
             arithmetic: Mutex::new(arithmetic),
-            checks: match options.checked {
-                true => RuntimeChecks::All,
-                false => RuntimeChecks::for_driver(&summary.driver),
+            compilation: match options.checked {
+                true => Compilation::Checked,
+                false if llvmpipe::crashes(&summary.driver) => Compilation::Llvmpipe,
+                false => Compilation::Plain,
             },
             timestamps,
             submit_ms: options.submit_ms,
@@ -155,7 +157,7 @@ impl Inner {
             limits,
             subgroup,
             arithmetic: Mutex::default(),
-            checks: RuntimeChecks::None,
+            compilation: Compilation::Plain,
             timestamps: false,
             submit_ms: f64::INFINITY,
             kernels: Mutex::default(),
