@@ -2,6 +2,7 @@
 
 use super::scale::{Axis, Estimate, Unit, usable};
 use super::svg::{COLOURS, Canvas, Entry, WIDTH, text_width};
+use crate::numbers::evenly;
 
 /// From this many points on, single points are drawn faintly under their running mean.
 const SMOOTH_FROM: usize = 12;
@@ -104,12 +105,6 @@ impl Series {
             .flat_map(|(_, y)| if y.has_interval() { [y.low, y.high] } else { [y.value; 2] })
             .collect()
     }
-}
-
-/// `count` indices from 0 to `n` - 1, evenly; all where there are no more.
-fn evenly(n: usize, count: usize) -> impl Iterator<Item = usize> {
-    let count = count.min(n);
-    (0..count).map(move |i| i * (n - 1) / (count - 1).max(1))
 }
 
 /// Means over a window around [`VERTICES`] of the points; at the ends, over what there is of it.

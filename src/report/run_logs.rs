@@ -12,6 +12,7 @@ use super::scale::{Unit, number};
 use super::section::{Sample, Section};
 use crate::error::{Error, Result};
 use crate::judge::orders_disagree;
+use crate::numbers::evenly;
 use crate::train::run_dir::METRICS;
 
 /// Judged pairs that a report shows.
@@ -167,8 +168,7 @@ impl Pairs {
 
     /// Rows from the first to the last, evenly.
     pub(super) fn sample(&self) -> impl Iterator<Item = &Value> {
-        let count = self.kept.len().min(SHOWN);
-        (0..count).map(move |i| &self.kept[i * (self.kept.len() - 1) / (count - 1).max(1)])
+        evenly(self.kept.len(), SHOWN).map(|i| &self.kept[i])
     }
 
     pub(super) fn summary(&self) -> String {
