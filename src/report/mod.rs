@@ -21,6 +21,7 @@
 //! [`Plot::svg`] and [`Bars::svg`] give single pictures as files.
 
 mod bars;
+mod charts;
 mod compare;
 mod eval;
 mod page;
