@@ -85,6 +85,7 @@ mod digest;
 mod json_lines;
 mod listeners;
 mod lock;
+mod numbers;
 mod panics;
 #[cfg(doctest)]
 mod readme;

@@ -415,7 +415,7 @@ fn an_interrupted_evaluation_is_repeated_when_the_run_is_resumed() {
     assert!(evaluated(&whole).iter().map(Option::is_some).eq([false, true, false, true]));
     // In the middle and at the end of the run.
     for times in [1, 2] {
-        for phase in ["answering held-out prompts", "judging held-out prompts"] {
+        for phase in ["sampling held-out responses", "judging held-out prompts"] {
             let dir = temp.path().join(format!("{phase} {times}"));
             let train = train.clone().output_dir(dir.clone());
             let requests = Requests::new();

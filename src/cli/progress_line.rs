@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::numbers::decimals;
 use crate::train::StepReport;
 use crate::train::report::RanksReport;
 
@@ -103,15 +104,6 @@ fn ranks(report: &RanksReport) -> String {
         }
     };
     format!("ranks busy {times} s, slowest {}", report.slowest)
-}
-
-/// `value` with this number of decimals; a value that is rounded to zero has no sign.
-fn decimals(value: f64, digits: usize) -> String {
-    let text = format!("{value:.digits$}");
-    match text.strip_prefix('-') {
-        Some(rest) if rest.chars().all(|c| c == '0' || c == '.') => rest.to_owned(),
-        _ => text,
-    }
 }
 
 /// Formats a duration: "0:07", "12:34", "1:02:03".

@@ -434,7 +434,7 @@ impl EvalResult {
             } else {
                 String::new()
             };
-            rows.push(("KL to the reference", format!("{:.2}{error} nats per response", kl.mean)));
+            rows.push(("KL to the starting model", format!("{:.2}{error} nats per response", kl.mean)));
         }
         if let Some(VotesReport { agreement, kappa }) = self.ensemble {
             let kappa = kappa.map_or_else(String::new, |kappa| format!(", κ {kappa:.2}"));

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use super::charts::{self, Chart};
 use super::page::Report;
-use super::plot::{Plot, Series};
-use super::run::{Kind, Run};
+use super::plot::Series;
+use super::run::Run;
 use super::run_result::{Change, rate_in_words};
 use super::scale::{Estimate, Unit, alike, duration, number};
 use super::section::{Cell, Section, Table};
@@ -30,19 +31,60 @@ const LEFT_OUT: [&str; 12] = [
     "gpu",
 ];
 
+/// Keys of the judge that do not change its verdicts.
+const NOT_OF_VERDICTS: [&str; 15] = [
+    "judge-cache",
+    "judge-concurrency",
+    "judge-key-env",
+    "judge-key-file",
+    "judge-max-cost",
+    "judge-max-requests",
+    "judge-patience",
+    "judge-price-completion",
+    "judge-price-prompt",
+    "judge-probes",
+    "judge-requests-per-minute",
+    "judge-retries",
+    "judge-timeout",
+    "judge-tokens-per-minute",
+    "judge-url",
+];
+/// Keys on which losses and rewards depend.
+const OF_LOSSES: [&str; 25] = [
+    "beta",
+    "center-rewards-coefficient",
+    "command",
+    "cpo-alpha",
+    "desirable-weight",
+    "discopop-tau",
+    "epsilon",
+    "epsilon-high",
+    "ipo-average-tokens",
+    "label-smoothing",
+    "ld-alpha",
+    "loss",
+    "loss-weights",
+    "rdpo-alpha",
+    "ref-model-mixup-alpha",
+    "ref-model-sync-steps",
+    "rpo-alpha",
+    "scale-rewards",
+    "simpo-gamma",
+    "soft-labels",
+    "sync-ref-model",
+    "token-weights",
+    "undesirable-weight",
+    "use-weighting",
+    "xpo-alpha",
+];
+/// The command that compares two policies with each other.
+const DIRECTLY: &str = "compare two policies directly with oaif eval --run A --against B/model (with LoRA: --against-adapter \
+                        B/adapter)";
+
 /// A run and its name on the page.
 struct Named {
     name: String,
     run: Run,
-}
-
-/// How the curve of a metric is drawn.
-#[derive(Clone, Copy)]
-enum Curve {
-    /// The running mean over all steps.
-    Mean,
-    /// The steps that have the metric.
-    Points,
 }
 
 impl Report {
@@ -79,7 +121,8 @@ fn names(dirs: &[PathBuf]) -> Vec<String> {
 
 fn report(runs: &[Named]) -> Report {
     let mut report = Report::new(format!("{} runs compared", runs.len()));
-    report.result(sentence(runs)).lead(format!("oaif report: {}.", list(runs)));
+    let names: Vec<&str> = runs.iter().map(|run| run.name.as_str()).collect();
+    report.result(sentence(runs)).lead(format!("oaif report: {}.", list(&names)));
     for warning in warnings(runs) {
         report.warning(warning);
     }
@@ -92,8 +135,7 @@ fn report(runs: &[Named]) -> Report {
 }
 
 /// "a, b and c".
-fn list(runs: &[Named]) -> String {
-    let names: Vec<&str> = runs.iter().map(|run| run.name.as_str()).collect();
+fn list(names: &[&str]) -> String {
     match names.split_last() {
         Some((last, others)) if !others.is_empty() => format!("{} and {last}", others.join(", ")),
         _ => names.concat(),
@@ -104,15 +146,19 @@ fn sentence(runs: &[Named]) -> String {
     let mut rated: Vec<(&str, Estimate)> =
         runs.iter().filter_map(|r| Some((r.name.as_str(), r.run.win_rate()?.rate))).collect();
     rated.sort_by(|(_, a), (_, b)| b.value.total_cmp(&a.value));
+    let incomparable = incomparable(runs);
     match rated.as_slice() {
         [] => "None of the runs measured a win rate: train with --eval-dataset FILE to measure one.".into(),
         [(name, rate)] => {
             format!("{name} wins {}; the other runs measured no win rate.", rate_in_words(*rate))
         }
+        _ if !incomparable.is_empty() => {
+            format!("The win rates cannot be compared: they are {}; {DIRECTLY}.", list(&incomparable))
+        }
         [(best, rate), (second, next), ..] => {
             let overlap = match rate.low <= next.high {
-                true => "The intervals overlap: this is no clear difference.",
-                false => "The intervals do not overlap.",
+                true => format!("The intervals overlap: {DIRECTLY}."),
+                false => "The intervals do not overlap.".into(),
             };
             format!(
                 "{best} has the highest win rate, {}, followed by {second} with {}. {overlap}",
@@ -123,32 +169,35 @@ fn sentence(runs: &[Named]) -> String {
     }
 }
 
+/// Whether the configurations of the runs differ in one of the keys.
+fn differ<'r>(runs: impl Iterator<Item = &'r Run> + Clone, keys: &[&str]) -> bool {
+    let pairs = || runs.clone().zip(runs.clone().skip(1));
+    keys.iter().any(|key| pairs().any(|(a, b)| a.config[*key] != b.config[*key]))
+}
+
+/// Why the win rates of the runs cannot be compared, if they cannot.
+fn incomparable(runs: &[Named]) -> Vec<&'static str> {
+    let rated = runs.iter().map(|named| &named.run).filter(|run| run.win_rate().is_some());
+    let keys = rated.clone().filter_map(|run| run.config.as_object()).flat_map(|config| config.keys());
+    let of_judge: Vec<&str> = keys
+        .map(String::as_str)
+        .filter(|key| key.starts_with("judge") && !NOT_OF_VERDICTS.contains(key))
+        .collect();
+    [
+        ("from different judges", of_judge.as_slice()),
+        ("against different starting models", &["model", "adapter"]),
+        ("on different held-out prompts", &["eval-dataset", "max-eval-samples"]),
+    ]
+    .into_iter()
+    .filter(|(_, keys)| differ(rated.clone(), keys))
+    .map(|(how, _)| how)
+    .collect()
+}
+
 /// Warnings about differences that make results hard to compare.
 fn warnings(runs: &[Named]) -> Vec<String> {
-    let differ = |runs: &[&Named], keys: &[&str]| {
-        keys.iter()
-            .any(|key| runs.windows(2).any(|pair| pair[0].run.config[*key] != pair[1].run.config[*key]))
-    };
-    let all: Vec<&Named> = runs.iter().collect();
-    let rated: Vec<&Named> = runs.iter().filter(|r| r.run.win_rate().is_some()).collect();
     let mut warnings = Vec::new();
-    if differ(&rated, &["judge", "judge-model", "judge-rule", "judge-template", "judge-command"]) {
-        warnings.push(
-            "The win rates are from different judges and cannot be compared: use oaif eval with one judge."
-                .into(),
-        );
-    }
-    if differ(&rated, &["model"]) {
-        warnings.push(
-            "The win rates are against different starting models and cannot be compared: use oaif eval --against DIR with \
-             one model."
-                .into(),
-        );
-    }
-    if differ(&rated, &["eval-dataset", "max-eval-samples"]) {
-        warnings.push("The win rates are from different held-out prompts.".into());
-    }
-    if differ(&all, &["command", "loss", "beta"]) {
+    if differ(runs.iter().map(|named| &named.run), &OF_LOSSES) {
         warnings.push(
             "The runs have different loss functions: their losses and rewards cannot be compared.".into(),
         );
@@ -247,98 +296,41 @@ fn differences(runs: &[Named]) -> Section {
 /// The metrics of all runs in common charts.
 fn curves(runs: &[Named]) -> Vec<Section> {
     let last = runs.iter().map(|run| run.run.done()).fold(0.0, f64::max);
-    let plot = |title: &str, label: &str, metric: &str, curve: Curve| {
-        runs.iter().enumerate().fold(
-            Plot::new(title).labels("step", label).over(0.0, last),
-            |plot, (i, named)| {
-                let values = named.run.evaluated(metric);
-                let series = match curve {
-                    Curve::Mean => Series::noisy(&named.name, values).without_points(),
-                    Curve::Points => {
-                        let mut values = values.peekable();
-                        let start = values.peek().and_then(|_| named.run.before_training(metric));
-                        Series::line(&named.name, start.map(|value| (0.0, value)).into_iter().chain(values))
-                    }
-                };
-                plot.series(styled(series, i))
-            },
-        )
+    let of_some = |chart: &Chart, has: &dyn Fn(&Run) -> bool| {
+        let runs = runs.iter().enumerate().filter(|(_, named)| has(&named.run));
+        runs.fold(chart.plot(last), |plot, (i, Named { name, run })| {
+            plot.series(styled(chart.curve(run, name).without_points(), i))
+        })
     };
-    let share = |plot: Plot| plot.unit(Unit::Share);
-    let online = runs.iter().all(|run| run.run.kind() == Kind::Align);
-    let (kl, kl_label) = match online {
-        true => ("KL to the reference", "mean of log π − log π₀ of a response, nats"),
-        false => ("log π − log π₀", "mean over responses, nats"),
-    };
+    let plot = |chart: &Chart| of_some(chart, &|_| true);
+    // Different quantities under one metric.
+    let losses = [&charts::PAIR_LOSS, &charts::TOKEN_LOSS]
+        .map(|chart| of_some(chart, &|run| run.loss_chart() == Some(chart)));
+    let distances = [&charts::KL, &charts::MOVING_KL, &charts::LOG_RATIO]
+        .map(|chart| of_some(chart, &|run| run.kl_chart() == chart));
+    let held_out = [
+        charts::WIN_RATE,
+        charts::HELD_OUT_KL,
+        charts::HELD_OUT_LENGTH,
+        charts::HELD_OUT_LOSS,
+        charts::HELD_OUT_ACCURACY,
+        charts::HELD_OUT_MARGIN,
+    ];
+    let others = [
+        charts::LENGTH,
+        charts::MARGIN,
+        charts::ACCURACY,
+        charts::ENDED,
+        charts::ENTROPY,
+        charts::GRADIENT_NORM,
+        charts::LEARNING_RATE,
+        charts::SPEED,
+    ];
+    let training = [plot(&charts::SCORE)].into_iter().chain(losses).chain(distances);
+    let training = training.chain(others.iter().map(plot));
     vec![
-        Section::new("Held-out rows")
-            .plot(
-                share(plot(
-                    "Win rate against the starting model",
-                    "on held-out prompts",
-                    "eval/win_rate",
-                    Curve::Points,
-                ))
-                .level(0.5),
-            )
-            .plot(plot("KL on held-out prompts", "nats", "eval/kl", Curve::Points).level(0.0))
-            .plot(
-                plot("Length on held-out prompts", "tokens, mean", "eval/mean_length", Curve::Points)
-                    .from_zero(),
-            )
-            .plot(plot("Loss on held-out pairs", "mean", "eval/loss", Curve::Points))
-            .plot(
-                share(plot(
-                    "Accuracy on held-out pairs",
-                    "share of the pairs with a margin above 0",
-                    "eval/rewards/accuracies",
-                    Curve::Points,
-                ))
-                .level(0.5),
-            ),
-        Section::new("Training")
-            .text("Running means over the steps.")
-            .plot(plot("Score", "of a response, mean", "reward", Curve::Mean))
-            .plot(plot("Loss", "mean", "loss", Curve::Mean))
-            .plot(plot(kl, kl_label, "objective/kl", Curve::Mean).level(0.0))
-            .plot(
-                plot("Length of the responses", "tokens, mean", "completions/mean_length", Curve::Mean)
-                    .from_zero(),
-            )
-            .plot(
-                plot("Reward margin", "chosen minus rejected, mean", "rewards/margins", Curve::Mean)
-                    .level(0.0),
-            )
-            .plot(
-                share(plot(
-                    "Reward accuracy",
-                    "share of the pairs with a margin above 0",
-                    "rewards/accuracies",
-                    Curve::Mean,
-                ))
-                .level(0.5),
-            )
-            .plot(
-                share(plot(
-                    "Ended by themselves",
-                    "share of the responses",
-                    "val/contain_eos_token",
-                    Curve::Mean,
-                ))
-                .from_zero(),
-            )
-            .plot(plot("Entropy", "of the next token, nats", "objective/entropy", Curve::Mean))
-            .plot(plot("Gradient norm", "before clipping", "grad_norm", Curve::Mean).from_zero())
-            .plot(plot("Learning rate", "", "learning_rate", Curve::Points).from_zero())
-            .plot(
-                plot(
-                    "Speed",
-                    "tokens per second, sampled and trained on",
-                    "time/tokens_per_second",
-                    Curve::Mean,
-                )
-                .from_zero(),
-            ),
+        held_out.iter().map(plot).fold(Section::new("Held-out rows"), Section::plot),
+        training.fold(Section::new("Training").text("Running means over the steps."), Section::plot),
     ]
 }
 
@@ -413,6 +405,88 @@ mod tests {
     }
 
     #[test]
+    fn a_winner_is_named_only_where_judges_models_and_prompts_are_the_same() {
+        let temp = tempfile::tempdir().unwrap();
+        let dirs = ["a", "b"].map(|name| temp.path().join(name));
+        let html = |a: Value, b: Value| {
+            run(&dirs[0], &a, Some(0.6));
+            run(&dirs[1], &b, Some(0.62));
+            Report::comparing(&dirs).unwrap().html()
+        };
+        let same =
+            html(json!({"judge": "llm", "judge-timeout": 60}), json!({"judge": "llm", "judge-timeout": 5}));
+        assert!(same.contains("b has the highest win rate"), "{same}");
+        assert!(
+            same.contains("The intervals overlap: compare two policies directly with oaif eval --run A"),
+            "{same}"
+        );
+        for (a, b, how) in [
+            (json!({"judge-instruction": "short"}), json!({}), "from different judges;"),
+            (
+                json!({"model": "m", "adapter": "x"}),
+                json!({"model": "m"}),
+                "against different starting models;",
+            ),
+            (
+                json!({"judge": "llm", "eval-dataset": "x"}),
+                json!({"judge": "rule", "eval-dataset": "y"}),
+                "from different judges and on different held-out prompts;",
+            ),
+        ] {
+            let html = html(a, b);
+            assert!(html.contains(&format!("cannot be compared: they are {how}")), "{how}: {html}");
+            assert!(!html.contains("highest win rate"), "{html}");
+        }
+    }
+
+    #[test]
+    fn runs_with_another_loss_or_reference_have_charts_of_their_own() {
+        let temp = tempfile::tempdir().unwrap();
+        let dirs = ["a", "b", "c"].map(|name| temp.path().join(name));
+        let configs = [json!({}), json!({"sync-ref-model": true}), json!({"command": "sft"})];
+        for (dir, config) in dirs.iter().zip(configs) {
+            fs::create_dir_all(dir).unwrap();
+            fs::write(dir.join(RUN), config.to_string()).unwrap();
+            let row = json!({"step": 1, "loss": 0.5, "objective/kl": 0.1});
+            fs::write(dir.join(METRICS), format!("{row}\n")).unwrap();
+        }
+        let html = Report::comparing(&dirs).unwrap().html();
+        for expected in [
+            ">KL to the reference model</text>",
+            ">KL to the moving reference model</text>",
+            ">Log-ratio</text>",
+            ">nats per token</text>",
+            ">mean over the pairs</text>",
+        ] {
+            assert_eq!(html.matches(expected).count(), 1, "{expected}: {html}");
+        }
+    }
+
+    #[cfg(feature = "cli")]
+    #[test]
+    fn the_keys_are_those_of_the_flags() {
+        let mut commands = crate::cli::command();
+        commands.build();
+        let flags = |command: &str, of: &str| -> Vec<String> {
+            let command = commands.find_subcommand(command).unwrap();
+            let flags = command
+                .get_arguments()
+                .filter(|flag| flag.get_help_heading().is_some_and(|h| h.starts_with(of)));
+            flags.filter_map(|flag| flag.get_long().map(str::to_owned)).collect()
+        };
+        for command in ["align", "dpo", "reward"] {
+            for flag in flags(command, "Loss") {
+                assert!(OF_LOSSES.contains(&flag.as_str()), "{flag}");
+            }
+        }
+        let of_judge = flags("align", "Judge");
+        let is_known = |key: &&str| of_judge.iter().any(|flag| flag == key);
+        // Servers are a feature of their own.
+        let known = NOT_OF_VERDICTS.iter().filter(|key| cfg!(feature = "http") || is_known(key));
+        assert!(known.copied().all(|key| is_known(&key)), "{of_judge:?}");
+    }
+
+    #[test]
     fn results_that_cannot_be_compared_give_warnings() {
         let temp = tempfile::tempdir().unwrap();
         let dirs = ["a", "b"].map(|name| temp.path().join(name).join("run"));
@@ -420,13 +494,13 @@ mod tests {
         run(&dirs[1], &json!({"judge": "rule", "loss": "ipo"}), Some(0.6));
         let html = Report::comparing(&dirs).unwrap().html();
         for expected in [
-            "different judges",
+            "The win rates cannot be compared: they are from different judges; compare",
             "different loss functions",
             "a/run is not finished: 20 of 30",
-            "no clear difference",
         ] {
             assert!(html.contains(expected), "{expected}");
         }
+        assert!(!html.contains("has the highest win rate"), "{html}");
         let missing =
             Report::comparing(&[dirs[0].clone(), temp.path().join("nowhere")]).unwrap_err().to_string();
         assert!(missing.contains("nowhere: is not a folder"), "{missing}");

@@ -12,6 +12,7 @@ use crate::eval::diversity::AnswerStatistics;
 use crate::eval::ensemble::VotesReport;
 use crate::eval::interval::{Interval, Z95};
 use crate::eval::result::{EvalResult, EvaluatedPair, SecondJudge};
+use crate::numbers::evenly;
 
 /// The number of pairs of responses that a report shows.
 const SHOWN: usize = 12;
@@ -52,7 +53,7 @@ impl Report {
         );
         if let Some(kl) = result.kl {
             let [mean] = alike([kl.mean]);
-            let figure = KeyFigure::new("KL to the reference", format!("{mean} nats"));
+            let figure = KeyFigure::new("KL to the starting model", format!("{mean} nats"));
             report.figure(figure.note("mean of A's responses").main());
         }
         if let Some(kappa) = result.second_judge.as_ref().and_then(|s| s.agreement.as_ref()?.kappa) {
@@ -235,7 +236,8 @@ fn responses(result: &EvalResult) -> Section {
     ];
     let text = |unit: Unit, value: Option<f64>| unit.format(value.unwrap_or(f64::NAN));
     let mut table = figures.iter().fold(Table::new(["measure", "A", "B"]), |table, (name, unit, of)| {
-        let [a, b] = [&result.answers_a, &result.answers_b].map(|answers| text(*unit, of(answers)).into());
+        let [a, b] =
+            [&result.answers_a, &result.answers_b].map(|responses| text(*unit, of(responses)).into());
         table.row([(*name).into(), a, b])
     });
     if let Some(kl) = result.kl {
@@ -254,32 +256,28 @@ fn responses(result: &EvalResult) -> Section {
 
 /// Some responses of A and B side by side, for evenly spaced prompts.
 fn samples(result: &EvalResult, pairs: &[EvaluatedPair]) -> Section {
-    let shown = pairs.len().min(SHOWN);
-    (0..shown).map(|i| &pairs[i * pairs.len() / shown]).fold(
-        Section::new("Some responses"),
-        |section, pair| {
-            let decision = pair.verdict.decision();
-            let mut sample = Sample::new(pair.prompt.clone());
-            for (name, answer, wins) in [("A", &pair.a, Decision::Win), ("B", &pair.b, Decision::Loss)] {
-                sample = match decision == Some(wins) {
-                    true => sample.preferred(name, answer.text.clone()),
-                    false => sample.response(name, answer.text.clone()),
-                };
-            }
-            let p = |p: Option<f64>| p.map_or_else(|| "–".into(), number);
-            let note = match (decision, &pair.verdict.why) {
-                (_, Some(why)) => format!("no usable verdict: {why}"),
-                _ if pair.verdict.identical => "identical responses".into(),
-                _ => format!(
-                    "probability for A by {}: {} shown first, {} shown second",
-                    result.contest.judge,
-                    p(pair.verdict.p_12),
-                    p(pair.verdict.p_21)
-                ),
+    evenly(pairs.len(), SHOWN).map(|i| &pairs[i]).fold(Section::new("Some responses"), |section, pair| {
+        let decision = pair.verdict.decision();
+        let mut sample = Sample::new(pair.prompt.clone());
+        for (name, response, wins) in [("A", &pair.a, Decision::Win), ("B", &pair.b, Decision::Loss)] {
+            sample = match decision == Some(wins) {
+                true => sample.preferred(name, response.text.clone()),
+                false => sample.response(name, response.text.clone()),
             };
-            section.sample(sample.note(note))
-        },
-    )
+        }
+        let p = |p: Option<f64>| p.map_or_else(|| "–".into(), number);
+        let note = match (decision, &pair.verdict.why) {
+            (_, Some(why)) => format!("no usable verdict: {why}"),
+            _ if pair.verdict.identical => "identical responses".into(),
+            _ => format!(
+                "probability for A by {}: {} shown first, {} shown second",
+                result.contest.judge,
+                p(pair.verdict.p_12),
+                p(pair.verdict.p_21)
+            ),
+        };
+        section.sample(sample.note(note))
+    })
 }
 
 #[cfg(test)]
@@ -292,11 +290,11 @@ mod tests {
     #[test]
     fn the_result_comes_first_and_responses_are_escaped() {
         let attack = "<script>alert(1)</script>";
-        let answer = |text: String| EvaluatedAnswer { text, kl: Some(0.5), ..EvaluatedAnswer::default() };
+        let response = |text: String| EvaluatedAnswer { text, kl: Some(0.5), ..EvaluatedAnswer::default() };
         let pair = |i: usize| EvaluatedPair {
             prompt: format!("{attack} {i}"),
-            a: answer(format!("{attack} {}", "a".repeat(i))),
-            b: answer("b".into()),
+            a: response(format!("{attack} {}", "a".repeat(i))),
+            b: response("b".into()),
             verdict: PairVerdict { p_12: Some(0.9), p_21: Some(0.8), ..PairVerdict::default() },
         };
         let pairs: Vec<EvaluatedPair> = (0..40).map(pair).collect();
@@ -321,5 +319,6 @@ mod tests {
         let places = parts.map(|part| html.find(part).unwrap_or_else(|| panic!("{part}")));
         assert!(places.is_sorted(), "{places:?}");
         assert_eq!(html.matches(": 0.9 shown first, 0.8 shown second").count(), SHOWN);
+        assert!(html.contains(&"a".repeat(39)), "the last pair is shown: {html}");
     }
 }

@@ -21,6 +21,7 @@
 //! [`Plot::svg`] and [`Bars::svg`] return single charts as SVG files.
 
 mod bars;
+mod charts;
 mod compare;
 mod eval;
 mod page;

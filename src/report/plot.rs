@@ -2,6 +2,7 @@
 
 use super::scale::{Axis, Estimate, Unit, usable};
 use super::svg::{COLOURS, Canvas, Entry, WIDTH, text_width};
+use crate::numbers::evenly;
 
 /// Noisy series of at least this many points are smoothed: the points are drawn faintly below their running mean.
 const SMOOTH_FROM: usize = 12;
@@ -105,12 +106,6 @@ impl Series {
             .flat_map(|(_, y)| if y.has_interval() { [y.low, y.high] } else { [y.value; 2] })
             .collect()
     }
-}
-
-/// `count` evenly spaced indices from 0 to `n` - 1, or all of them if there are fewer.
-fn evenly(n: usize, count: usize) -> impl Iterator<Item = usize> {
-    let count = count.min(n);
-    (0..count).map(move |i| i * (n - 1) / (count - 1).max(1))
 }
 
 /// Means over windows around [`VERTICES`] of the points. At the ends, the windows are shorter.

@@ -124,10 +124,17 @@ impl Run {
     /// The warnings that `run.json` lacks, because the run has not ended or was too short.
     fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
-        let follows = self.config["sync-ref-model"] == true;
-        if !follows && let Some(text) = health::unchanged_policy(&self.metrics.values("objective/kl")) {
-            warnings.push(text);
-        }
+        let (m, kl) = (&self.metrics, self.metrics.values("objective/kl"));
+        warnings.extend(match self.kind() {
+            // A policy stays near a reference that follows it.
+            _ if self.moves_reference() => None,
+            Kind::Align => health::unchanged_policy(&kl),
+            Kind::Dpo => {
+                let beta = m.last("beta").unwrap_or(f64::NAN);
+                health::unchanged_on_pairs(&kl, &m.values("rewards/margins"), beta)
+            }
+            Kind::Reward | Kind::Sft => None,
+        });
         let ended = self.metrics.ends("val/contain_eos_token").map_or(f64::NAN, |(_, ended)| ended);
         if self.kind() == Kind::Align && ended < FEW_ENDED {
             warnings.push(format!(
@@ -173,6 +180,11 @@ impl Run {
         }
     }
 
+    /// Whether the reference model follows the policy.
+    pub(super) fn moves_reference(&self) -> bool {
+        self.config["sync-ref-model"] == true
+    }
+
     /// A configured value as text; `None` if it is absent, null or empty.
     pub(super) fn configured(&self, key: &str) -> Option<String> {
         match &self.config[key] {
@@ -183,10 +195,17 @@ impl Run {
         .filter(|text| !text.is_empty())
     }
 
-    /// The last part of a configured path.
-    pub(super) fn file(&self, key: &str) -> Option<String> {
+    /// The last part of a configured path, or of a name on the Hugging Face Hub, without its commit.
+    fn file(&self, key: &str) -> Option<String> {
         let path = self.configured(key)?;
-        Some(Path::new(&path).file_name().map_or(path.clone(), |name| name.to_string_lossy().into_owned()))
+        let name = Path::new(&path).file_name().map_or(path.as_str().into(), |name| name.to_string_lossy());
+        if let Some((repository, revision)) = name.split_once('@')
+            && let Some((commit, split)) = revision.split_at_checked(40)
+            && commit.bytes().all(|digit| digit.is_ascii_hexdigit())
+        {
+            return Some(format!("{repository}{split}"));
+        }
+        Some(name.into_owned())
     }
 
     fn loss(&self) -> Option<&'static str> {
@@ -260,17 +279,6 @@ impl Run {
     pub(super) fn learns_from_scores(&self) -> bool {
         self.metrics.last("reward").is_some()
     }
-
-    /// The name of `objective/kl` and its label: in offline training, the responses are not the policy's own.
-    pub(super) fn kl(&self) -> (&'static str, &'static str) {
-        match self.kind() {
-            Kind::Align if self.config["sync-ref-model"] == true => {
-                ("KL to the moving reference", "mean of log π − log π₀ of a response, nats")
-            }
-            Kind::Align => ("KL to the reference", "mean of log π − log π₀ of a response, nats"),
-            _ => ("log π − log π₀", "mean over both responses, nats"),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -280,6 +288,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::train::report::PHASES;
 
     fn report(files: &[(&str, String)]) -> Result<String> {
         let dir = tempfile::tempdir().unwrap();
@@ -294,7 +303,8 @@ mod tests {
     fn step(step: usize) -> Value {
         json!({
             "step": step, "loss": 0.7 - 0.01 * step as f64, "rewards/margins": 0.1, "learning_rate": 1e-3,
-            "judge/judged": 4, "judge/tie": 1, "judge/invalid": 0, "judge/identical": 0, "judge/order_flip": 2,
+            "judge/judged": 4, "judge/tie": 1, "judge/invalid": 0, "judge/identical": 0, "judge/both_orders": 4,
+            "judge/order_flip": 2,
             "time/step_ms": 1500.0, "time/sampling_ms": 700.0,
         })
     }
@@ -363,6 +373,59 @@ mod tests {
             let html = report(&[(RUN, config.to_string()), (METRICS, lines((1..=3).map(step)))]).unwrap();
             assert!(html.contains(&format!("<h1>{title}</h1>")) && html.contains(lead), "{config}");
         }
+    }
+
+    #[test]
+    fn names_on_the_hub_are_shown_without_their_commit() {
+        let commit = "0123456789abcdef".repeat(3)[..40].to_owned();
+        let config = json!({
+            "model": format!("org/small@{commit}"), "dataset": format!("org/rows@{commit}:train"), "judge": "llm",
+            "judge-model": "org/judge@main",
+        });
+        let html = report(&[(RUN, config.to_string())]).unwrap();
+        for expected in ["<h1>small, aligned online</h1>", "<dd>rows:train</dd>", "<dd>llm, judge@main</dd>"]
+        {
+            assert!(html.contains(expected), "{expected} is not in {html}");
+        }
+    }
+
+    #[test]
+    fn the_order_flips_of_a_run_are_a_share_of_the_pairs_judged_in_both_orders() {
+        let row = |step: usize, both: usize| json!({"step": step, "judge/judged": 8, "judge/both_orders": both, "judge/order_flip": both / 2});
+        let html = |both: usize| report(&[(METRICS, lines((1..=3).map(|s| row(s, both))))]).unwrap();
+        assert!(html(2).contains("Order flips 50.0") && !html(0).contains("Order flips"), "{}", html(2));
+    }
+
+    #[test]
+    fn the_times_of_all_phases_are_shown() {
+        let mut row = json!({"step": 1, "time/step_ms": 700.0});
+        PHASES.iter().for_each(|phase| row[format!("time/{phase}_ms")] = json!(100.0));
+        let html = report(&[(METRICS, lines([row]))]).unwrap();
+        assert!(PHASES.iter().all(|phase| html.contains(&format!(">{phase}<"))), "{html}");
+    }
+
+    #[test]
+    fn kl_is_named_by_the_model_that_it_is_measured_against() {
+        let named = |config: Value| {
+            let rows = (1..=3).map(|s| json!({"step": s, "objective/kl": 0.5}));
+            let html = report(&[(RUN, config.to_string()), (METRICS, lines(rows))]).unwrap();
+            ["KL to the reference model", "KL to the moving reference model", ">Log-ratio</text>"]
+                .map(|name| html.contains(name))
+        };
+        assert_eq!(named(json!({"command": "align"})), [true, false, false]);
+        assert_eq!(named(json!({"command": "align", "sync-ref-model": true})), [false, true, false]);
+        assert_eq!(named(json!({"command": "dpo"})), [false, false, true]);
+    }
+
+    #[test]
+    fn a_dpo_run_that_separates_its_pairs_gets_no_warning() {
+        let html = |margin: f64| {
+            let row = |step: usize| json!({"step": step, "objective/kl": 0.0, "rewards/margins": margin, "beta": 0.1});
+            report(&[(RUN, json!({"command": "dpo"}).to_string()), (METRICS, lines((1..=20).map(row)))])
+                .unwrap()
+        };
+        assert!(html(1e-5).contains("The policy hardly changed: its mean reward margin is 0.0000"));
+        assert!(!html(1.0).contains("hardly changed"));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use super::scale::{Unit, number};
 use super::section::{Sample, Section};
 use crate::error::{Error, Result};
 use crate::judge::orders_disagree;
+use crate::numbers::evenly;
 use crate::train::run_dir::METRICS;
 
 /// The number of judged pairs that a report shows.
@@ -172,8 +173,7 @@ impl Pairs {
 
     /// Evenly spaced rows, including the first and the last that were kept.
     pub(super) fn sample(&self) -> impl Iterator<Item = &Value> {
-        let count = self.kept.len().min(SHOWN);
-        (0..count).map(move |i| &self.kept[i * (self.kept.len() - 1) / (count - 1).max(1)])
+        evenly(self.kept.len(), SHOWN).map(|i| &self.kept[i])
     }
 
     pub(super) fn summary(&self) -> String {

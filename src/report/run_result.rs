@@ -1,8 +1,10 @@
 //! The result of a run: a sentence, and the key figures.
 
+use super::charts;
 use super::page::{KeyFigure, Report};
 use super::run::{Kind, Run};
-use super::scale::{Estimate, Unit, alike, number};
+use super::scale::{Estimate, Unit, alike, minus, number};
+use crate::numbers::decimals;
 
 /// Lengths that differ by less than this share are called equal.
 const SAME_LENGTH: f64 = 0.01;
@@ -49,7 +51,7 @@ fn length_compared(before: f64, after: f64, with: Option<&str>) -> Option<String
 /// A KL divergence in words: "2.4 nats away (KL)".
 fn distance(kl: f64, from: &str) -> String {
     let digits = if kl.abs() < 0.1 { 3 } else { 1 };
-    format!("{kl:.digits$} nats away{from} (KL)").replace("-0.000", "0.000").replace('-', "−")
+    format!("{} nats away{from} (KL)", minus(decimals(kl, digits)))
 }
 
 /// A win rate with its interval: "92 % (95 % interval 88 to 95)".
@@ -151,8 +153,12 @@ impl Run {
                     self.score_in_words().map_or(String::new(), |text| format!(" {text}.")),
                 ),
                 None => {
+                    let from = match self.moves_reference() {
+                        true => " from the moving reference model",
+                        false => " from the reference model",
+                    };
                     let known = self
-                        .responses_are(" from the reference model")
+                        .responses_are(from)
                         .map(|text| format!("{} the policy's responses are {text}", after(done)));
                     let measured = match self.is_demo() {
                         true => "",
@@ -268,9 +274,11 @@ impl Run {
             }
             if let Some(kl) = self.distance() {
                 let figure = match kl.held_out {
-                    true => KeyFigure::new(self.kl().0, format!("{} nats", alike([kl.last])[0]))
-                        .note("on held-out prompts"),
-                    false => plain(self.kl().0, &kl, " nats", &in_first),
+                    true => {
+                        KeyFigure::new(charts::HELD_OUT_KL.title, format!("{} nats", alike([kl.last])[0]))
+                            .note("on held-out prompts")
+                    }
+                    false => plain(self.kl_chart().title, &kl, " nats", &in_first),
                 };
                 report.figure(figure.main());
             }
@@ -301,7 +309,7 @@ impl Run {
         if kind == Kind::Dpo
             && let Some(change) = self.change("objective/kl")
         {
-            small.push(plain(self.kl().0, &change, " nats", &in_first));
+            small.push(plain(self.kl_chart().title, &change, " nats", &in_first));
         }
         if kind == Kind::Align
             && let Some(change) = self.change("val/contain_eos_token")

@@ -1,41 +1,28 @@
 //! The sections of a run's page: curves and bars of its metrics.
 
 use super::bars::Bars;
+use super::charts::{self, Chart};
 use super::plot::{Plot, Series, smoothing_window};
 use super::run::{Kind, Run};
 use super::scale::{Estimate, Unit, number};
 use super::section::Section;
-
-/// The phases of a step in order: the middle of the metric's name (`time/…_ms`), and the displayed name.
-const PHASES: [(&str, &str); 6] = [
-    ("sampling", "sampling"),
-    ("judging", "judging"),
-    ("reference", "reference"),
-    ("forward", "forward"),
-    ("backward", "backward"),
-    ("update", "update"),
-];
+use crate::train::report::PHASES;
 
 impl Run {
-    /// A plot over the steps.
-    fn plot(&self, title: &str, label: &str) -> Plot {
-        Plot::new(title).labels("step", label).over(0.0, self.done())
+    /// A chart with the curve of this run.
+    fn chart(&self, chart: &Chart) -> Plot {
+        chart.plot(self.done()).series(chart.curve(self, chart.title))
     }
 
-    /// A plot of one metric.
-    fn metric(&self, name: &str, title: &str, label: &str) -> Plot {
-        self.plot(title, label).series(self.metrics.curve(title, self.metrics.column(name)))
-    }
-
-    /// A plot of two metrics of the chosen and the rejected responses.
-    fn both(&self, name: &str, title: &str, label: &str) -> Plot {
-        ["chosen", "rejected"].into_iter().fold(self.plot(title, label), |plot, which| {
-            plot.series(self.metrics.curve(which, self.metrics.column(&format!("{name}/{which}"))))
+    /// A chart of two metrics, of the chosen and the rejected responses.
+    fn both(&self, chart: &Chart) -> Plot {
+        ["chosen", "rejected"].into_iter().fold(chart.plot(self.done()), |plot, which| {
+            let metric = format!("{}/{which}", chart.metric);
+            plot.series(self.metrics.curve(which, self.metrics.column(&metric)))
         })
     }
 
     pub(super) fn learning(&self) -> Section {
-        let loss = if self.kind() == Kind::Sft { "nats per token" } else { "mean over the pairs" };
         let window = smoothing_window(self.metrics.steps.len());
         let mut text = "The figures at the top are means over the last tenth of the steps; \"in the first steps\" is the \
                         mean over the first tenth."
@@ -47,40 +34,22 @@ impl Run {
                 number(window as f64)
             );
         }
-        let reward = match self.kind() {
-            Kind::Reward => "score of a response, mean",
-            _ => "β (log π − log π₀) of a response, mean",
-        };
-        let (kl, kl_label) = self.kl();
-        let accuracy =
-            self.metric("rewards/accuracies", "Reward accuracy", "share of the pairs with a margin above 0");
+        let rewards = if self.kind() == Kind::Reward { charts::REWARD_SCORES } else { charts::REWARDS };
         let section = Section::new("Learning").text(text);
-        let section = match self.learns_from_scores() {
-            true => section
-                .plot(self.metric("reward", "Score", "of a response, mean"))
-                .plot(self.metric("reward_std", "Spread of the scores", "standard deviation").from_zero())
-                .plot(
-                    self.metric(
-                        "frac_reward_zero_std",
-                        "Equal scores",
-                        "share of the prompts whose responses all score the same",
-                    )
-                    .unit(Unit::Share)
-                    .from_zero(),
-                ),
-            false => section.plot(self.metric("loss", "Loss", loss)),
+        let section = match self.loss_chart() {
+            Some(loss) => section.plot(self.chart(loss)),
+            None => section
+                .plot(self.chart(&charts::SCORE))
+                .plot(self.chart(&charts::SCORE_SPREAD))
+                .plot(self.chart(&charts::EQUAL_SCORES)),
         };
         let learning = section
-            .plot(self.metric("rewards/margins", "Reward margin", "chosen minus rejected, mean").level(0.0))
-            .plot(accuracy.unit(Unit::Share).level(0.5))
-            .plot(self.both("rewards", "Rewards", reward))
-            .plot(self.metric("objective/kl", kl, kl_label).level(0.0))
-            .plot(self.both("logps", "Log-probabilities", "log π of a response, mean, nats"));
-        if self.kind() == Kind::Align { learning } else { learning.plot(self.entropy()) }
-    }
-
-    fn entropy(&self) -> Plot {
-        self.metric("objective/entropy", "Entropy", "of the next token, nats")
+            .plot(self.chart(&charts::MARGIN))
+            .plot(self.chart(&charts::ACCURACY))
+            .plot(self.both(&rewards))
+            .plot(self.chart(self.kl_chart()))
+            .plot(self.both(&charts::LOG_PROBABILITIES));
+        if self.kind() == Kind::Align { learning } else { learning.plot(self.chart(&charts::ENTROPY)) }
     }
 
     /// The steps that have a metric, with its values.
@@ -103,26 +72,15 @@ impl Run {
         }
     }
 
-    /// The curve of a metric over the steps that have it.
-    fn known(&self, label: &str, name: &str) -> Series {
-        Series::line(label, self.evaluated(name))
-    }
-
     /// Loss and accuracy of held-out pairs.
     pub(super) fn held_out_pairs(&self) -> Section {
         let section = Section::new("Held-out pairs");
         let Some(pairs) = self.metrics.last("eval/pairs") else { return section };
-        let accuracy =
-            self.plot("Reward accuracy", "share of the pairs with a margin above 0").unit(Unit::Share);
         section
             .text(format!("{} preference pairs that the run does not train on.", number(pairs)))
-            .plot(self.plot("Loss", "mean over the pairs").series(self.known("loss", "eval/loss")))
-            .plot(accuracy.level(0.5).series(self.known("accuracy", "eval/rewards/accuracies")))
-            .plot(
-                self.plot("Reward margin", "chosen minus rejected, mean")
-                    .level(0.0)
-                    .series(self.known("margin", "eval/rewards/margins")),
-            )
+            .plot(self.chart(&charts::HELD_OUT_LOSS))
+            .plot(self.chart(&charts::HELD_OUT_ACCURACY))
+            .plot(self.chart(&charts::HELD_OUT_MARGIN))
     }
 
     /// The policy on held-out prompts.
@@ -134,25 +92,18 @@ impl Run {
         let points =
             m.steps.iter().copied().zip(estimates).filter(|(_, estimate)| estimate.value.is_finite());
         let Some(prompts) = m.last("eval/prompts") else { return Section::new("Held-out prompts") };
-        let start = |metric: &str| self.before_training(metric).map(|value| (0.0, value)).into_iter();
-        let rates = start("eval/win_rate").map(|(step, rate)| (step, rate.into())).chain(points);
-        let over_steps =
-            |name: &str, metric: &str| Series::line(name, start(metric).chain(self.evaluated(metric)));
-        let (length, kl) = (over_steps("length", "eval/mean_length"), over_steps("KL", "eval/kl"));
+        let start = self.before_training(charts::WIN_RATE.metric).map(|rate| (0.0, rate.into()));
+        let rates = Series::band("win rate", start.into_iter().chain(points));
         Section::new("Held-out prompts")
             .text(format!(
                 "The policy's responses to {} held-out prompts against those of the starting model, compared by the run's own \
-                 judge. A tie is half a win. Use oaif eval with another judge to see whether the result holds.",
+                 judge. A tie is half a win; the band is the 95 % interval. Use oaif eval with another judge to see whether \
+                 the result holds.",
                 number(prompts)
             ))
-            .plot(
-                self.plot("Win rate against the starting model", "with its 95 % interval")
-                    .unit(Unit::Share)
-                    .level(0.5)
-                    .series(Series::band("win rate", rates)),
-            )
-            .plot(self.plot("Length of the responses", "tokens, mean").from_zero().series(length))
-            .plot(self.plot("KL to the starting model", "mean of log π − log π₀ of a response, nats").level(0.0).series(kl))
+            .plot(charts::WIN_RATE.plot(self.done()).series(rates))
+            .plot(self.chart(&charts::HELD_OUT_LENGTH))
+            .plot(self.chart(&charts::HELD_OUT_KL))
     }
 
     pub(super) fn responses(&self) -> Section {
@@ -161,11 +112,10 @@ impl Run {
         if self.kind() != Kind::Align {
             return section;
         }
-        let ended = self.metric("val/contain_eos_token", "Ended by themselves", "share of the responses");
         section
-            .plot(self.metric("completions/mean_length", "Length", "tokens, mean").from_zero())
-            .plot(ended.unit(Unit::Share).from_zero())
-            .plot(self.entropy())
+            .plot(self.chart(&charts::LENGTH))
+            .plot(self.chart(&charts::ENDED))
+            .plot(self.chart(&charts::ENTROPY))
     }
 
     pub(super) fn judge(&self) -> Section {
@@ -185,32 +135,29 @@ impl Run {
         .into_iter()
         .filter(|(metric, _)| m.column(metric).any(|v| v > 0.0))
         .fold(
-            self.plot("Without a preference", "share of the pairs").unit(Unit::Share).from_zero(),
+            Plot::new("Without a preference")
+                .labels("step", "share of the pairs")
+                .over(0.0, self.done())
+                .unit(Unit::Share)
+                .from_zero(),
             |plot, (metric, name)| plot.series(m.curve(name, share(metric).into_iter())),
         );
-        let mut flips = self.plot("Order flips", "share of the pairs whose two orders disagree");
-        if self.pairs.both_orders > 0 {
-            flips = flips.series(m.curve("order flips", share("judge/order_flip").into_iter()));
-        }
-        let first =
-            self.metric("judge/first", "Response 1 preferred", "share of the pairs with a preference");
-        let certainty =
-            self.metric("objective/scores", "Certainty", "judge's probability for the chosen response");
+        // NaN where no pair of a step was judged in both orders.
+        let flips = m.column(charts::ORDER_FLIPS.metric).zip(m.column("judge/both_orders"));
+        let flips = m.curve(charts::ORDER_FLIPS.title, flips.map(|(flips, both)| flips / both));
         let section = Section::new("Judge")
             .text(if self.pairs.total > 0 { self.pairs.summary() } else { String::new() })
-            .plot(flips.unit(Unit::Share).from_zero())
+            .plot(charts::ORDER_FLIPS.plot(self.done()).series(flips))
             .plot(unusable)
-            .plot(first.unit(Unit::Share).level(0.5));
+            .plot(self.chart(&charts::FIRST_PREFERRED));
         // With ratings, this metric is their mean.
-        if self.learns_from_scores() { section } else { section.plot(certainty.level(0.5)) }
+        if self.learns_from_scores() { section } else { section.plot(self.chart(&charts::CERTAINTY)) }
     }
 
     pub(super) fn optimiser(&self) -> Section {
-        let m = &self.metrics;
-        let rate = Series::line("learning rate", m.steps.iter().copied().zip(m.column("learning_rate")));
         Section::new("Optimiser")
-            .plot(self.plot("Learning rate", "").series(rate).from_zero())
-            .plot(self.metric("grad_norm", "Gradient norm", "before clipping").from_zero())
+            .plot(self.chart(&charts::LEARNING_RATE))
+            .plot(self.chart(&charts::GRADIENT_NORM))
     }
 
     pub(super) fn time(&self) -> Section {
@@ -219,13 +166,13 @@ impl Run {
             true => "The first step, which compiles the kernels, is left out.",
             false => "",
         };
-        let seconds = m.column("time/step_ms").map(|ms| ms * 1e-3);
-        let step = self.plot("Time of a step", "seconds").series(m.curve("time", seconds)).from_zero();
-        let speed = m.curve("Speed", m.column("time/tokens_per_second"));
-        let speed = self.plot("Speed", "tokens per second, sampled and trained on").series(speed);
+        let plot = |chart: &Chart, scale: f64| {
+            let values = m.column(chart.metric).map(|value| scale * value);
+            chart.plot(self.done()).series(m.curve(chart.title, values))
+        };
         let phases = PHASES.iter().fold(
             Bars::new("Time by phase").label("seconds per step: mean, 10th to 90th percentile"),
-            |bars, (phase, name)| {
+            |bars, phase| {
                 let mut times = m.values(&format!("time/{phase}_ms"));
                 if times.is_empty() {
                     return bars;
@@ -233,9 +180,13 @@ impl Run {
                 times.sort_by(f64::total_cmp);
                 let at = |q: f64| 1e-3 * times[((times.len() - 1) as f64 * q).round() as usize];
                 let mean = 1e-3 * times.iter().sum::<f64>() / times.len() as f64;
-                bars.group(*name, [Estimate::new(mean, at(0.1), at(0.9))])
+                bars.group(*phase, [Estimate::new(mean, at(0.1), at(0.9))])
             },
         );
-        Section::new("Time").text(note).plot(step).bars(phases).plot(speed.from_zero())
+        Section::new("Time")
+            .text(note)
+            .plot(plot(&charts::STEP_TIME, 1e-3))
+            .bars(phases)
+            .plot(plot(&charts::SPEED, 1.0))
     }
 }

@@ -1,6 +1,7 @@
 //! Axes with round ticks, number formats, and estimates with intervals.
 
 use crate::eval::wilson_interval;
+use crate::numbers::decimals;
 
 /// A value and the ends of its interval. Without an interval, both ends equal the value.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -59,7 +60,7 @@ impl Unit {
     pub fn format(self, value: f64) -> String {
         match self {
             _ if !usable(value) => "–".into(),
-            Unit::Share => minus(format!("{:.1} %", 100.0 * value)),
+            Unit::Share => minus(decimals(100.0 * value, 1) + " %"),
             Unit::Plain => number(value),
         }
     }
@@ -92,22 +93,14 @@ pub fn number(value: f64) -> String {
 /// digits.
 pub(super) fn alike<const N: usize>(values: [f64; N]) -> [String; N] {
     let largest = values.iter().map(|value| value.abs()).filter(|size| usable(*size)).fold(0.0, f64::max);
-    let decimals = match largest {
+    let digits = match largest {
         _ if largest != 0.0 && largest < 5e-4 => return values.map(number),
         _ if largest < 0.9995 => 3,
         _ if largest < 9.995 => 2,
         _ if largest < 99.95 => 1,
         _ => return values.map(|value| if usable(value) { minus(grouped(value)) } else { "–".into() }),
     };
-    values.map(|value| {
-        let text = format!("{value:.decimals$}");
-        let is_zero = text.trim_start_matches('-').bytes().all(|digit| b"0.".contains(&digit));
-        match usable(value) {
-            true if is_zero => text.trim_start_matches('-').to_owned(),
-            true => minus(text),
-            false => "–".into(),
-        }
-    })
+    values.map(|value| if usable(value) { minus(decimals(value, digits)) } else { "–".into() })
 }
 
 /// Removes trailing zeros of decimals: "12.50" becomes "12.5".
@@ -117,19 +110,20 @@ fn trimmed(text: &str) -> &str {
 
 /// A whole number with commas between thousands.
 fn grouped(value: f64) -> String {
-    let digits = format!("{:.0}", value.abs());
+    let text = decimals(value, 0);
+    let digits = text.trim_start_matches('-').len();
     let mut out = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(',');
+    for (i, c) in text.chars().rev().enumerate() {
+        if i > 0 && i < digits && i.is_multiple_of(3) {
+            out.insert(0, ',');
         }
-        out.push(digit);
+        out.insert(0, c);
     }
-    if value < 0.0 { format!("-{out}") } else { out }
+    out
 }
 
 /// Replaces the hyphen at the start by a minus sign. The hyphen of an exponent is kept, so that programs can parse it.
-fn minus(text: String) -> String {
+pub(super) fn minus(text: String) -> String {
     match text.strip_prefix('-') {
         Some(rest) => format!("−{rest}"),
         None => text,
@@ -196,8 +190,7 @@ impl Axis {
     pub fn ticks(&self) -> Vec<f64> {
         let first = (self.low / self.step - 1e-6).ceil() as i64;
         let last = (self.high / self.step + 1e-6).floor() as i64;
-        // Avoids "-0".
-        (first..=last).map(|i| if i == 0 { 0.0 } else { i as f64 * self.step }).collect()
+        (first..=last).map(|i| i as f64 * self.step).collect()
     }
 
     /// The label of a tick, with as many digits as are needed to distinguish it from its neighbours.
@@ -215,7 +208,7 @@ impl Axis {
             (tick, step, suffix) = (tick / thousands, step / thousands, letter);
         }
         let digits = if tick == 0.0 { 0.0 } else { (-exponent(step)).max(0.0) } as usize;
-        minus(format!("{tick:.digits$}{suffix}"))
+        minus(decimals(tick, digits) + suffix)
     }
 
     /// The position of `value` relative to the range: -1 below it, 1 above it, 0 within.
@@ -319,6 +312,7 @@ mod tests {
         }
         assert_eq!(Unit::Share.format(0.8049), "80.5 %");
         assert_eq!(Unit::Share.format(f64::NAN), "–");
+        assert_eq!([-0.0003, -0.0006].map(|share| Unit::Share.format(share)), ["0.0 %", "−0.1 %"]);
         assert_eq!(
             [0.26, 59.4, 60.0, 223.4, 4000.0].map(duration),
             ["0.3 s", "59 s", "1 min 00 s", "3 min 43 s", "1 h 06 min"]

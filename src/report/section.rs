@@ -319,7 +319,7 @@ impl Sample {
                 );
             }
         }
-        out += "<div class=\"answers\">\n";
+        out += "<div class=\"responses\">\n";
         for response in &self.responses {
             let (class, mark) = match response.preferred {
                 true => (" class=\"preferred\"", " <b>✓ preferred</b>"),

@@ -30,8 +30,8 @@ const TERMS: [(&str, &[&str], &str); 13] = [
     (
         "KL",
         &["kl"],
-        "how far the policy is from the reference model: the mean of log π − log π₀ of a response that the policy wrote, \
-         in nats. 0 is no change",
+        "how far the policy is from the reference model (or the starting model): the mean of log π − log π₀ of a response that \
+         the policy wrote, in nats, where π₀ is that model. 0 is no change",
     ),
     (
         "nat",

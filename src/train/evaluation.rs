@@ -26,6 +26,7 @@ use crate::eval::judging::PairVerdict;
 use crate::generate::Response;
 use crate::judge::Pair;
 use crate::model::Model;
+use crate::numbers::evenly;
 
 /// Held-out prompts whose responses are kept.
 const KEPT: usize = 20;
@@ -61,7 +62,7 @@ pub(super) struct Evaluation {
     /// A copy of the starting model.
     start: Model,
     /// The responses of the starting model, once sampled.
-    start_answers: Vec<Response>,
+    starting_responses: Vec<Response>,
     /// The number of prompts read.
     read: usize,
     /// The ranks among which sampling is divided.
@@ -144,7 +145,7 @@ impl Evaluation {
             return Err(Error::config("eval-dataset", why));
         }
         let shown = prompts.iter().map(|(prompt, _)| prompt.transcript()).collect();
-        Ok(Evaluation { prompts, shown, options, every, start, start_answers: Vec::new(), read, ranks })
+        Ok(Evaluation { prompts, shown, options, every, start, starting_responses: Vec::new(), read, ranks })
     }
 
     /// A description of the prompts with a digest.
@@ -169,26 +170,26 @@ impl Evaluation {
 
     /// Samples the responses of the starting model. `policy` must not have been trained yet. `watch` as in
     /// [`draw_answers`].
-    pub async fn answer_as_start(
+    pub async fn sample_start(
         &mut self,
         policy: &Policy,
         watch: &mut (dyn FnMut(usize) -> Result<()> + Send),
     ) -> Result<()> {
         // Another seed, so that the two sets of responses of an untrained policy are independent.
-        self.start_answers = self.answers(policy, self.options.seed.wrapping_add(1), watch).await?;
+        self.starting_responses = self.responses(policy, self.options.seed.wrapping_add(1), watch).await?;
         Ok(())
     }
 
     /// Samples the responses of the current policy.
-    pub async fn answer(
+    pub async fn sample(
         &self,
         policy: &Policy,
         watch: &mut (dyn FnMut(usize) -> Result<()> + Send),
     ) -> Result<Vec<Response>> {
-        self.answers(policy, self.options.seed, watch).await
+        self.responses(policy, self.options.seed, watch).await
     }
 
-    async fn answers(
+    async fn responses(
         &self,
         policy: &Policy,
         seed: u32,
@@ -202,34 +203,32 @@ impl Evaluation {
     }
 
     /// The pairs to be judged. The first response is that of the current policy.
-    pub fn pairs<'p>(&'p self, answers: &'p [Response]) -> Vec<Pair<'p>> {
-        let texts = self.shown.iter().zip(answers.iter().zip(&self.start_answers));
+    pub fn pairs<'p>(&'p self, responses: &'p [Response]) -> Vec<Pair<'p>> {
+        let texts = self.shown.iter().zip(responses.iter().zip(&self.starting_responses));
         texts
             .map(|(prompt, (own, start))| Pair { prompt, response_1: &own.text, response_2: &start.text })
             .collect()
     }
 
-    /// Some of the prompts, evenly, with both responses and the verdict.
-    pub fn samples(&self, step: usize, answers: &[Response], verdicts: &[PairVerdict]) -> Vec<EvalSample> {
-        let (all, kept) = (self.shown.len(), self.shown.len().min(KEPT));
-        let places = (0..kept).map(|i| i * (all - 1) / (kept - 1).max(1));
+    /// Some of the prompts, evenly spread, with both responses and the verdict.
+    pub fn samples(&self, step: usize, responses: &[Response], verdicts: &[PairVerdict]) -> Vec<EvalSample> {
         let sample = |i: usize| EvalSample {
             step,
             prompt: self.shown[i].clone(),
-            starting_response: self.start_answers[i].text.clone(),
-            policy_response: answers[i].text.clone(),
+            starting_response: self.starting_responses[i].text.clone(),
+            policy_response: responses[i].text.clone(),
             verdict: verdicts[i].decision().map_or("invalid", Decision::name),
             p_12: verdicts[i].p_12,
             p_21: verdicts[i].p_21,
         };
-        places.map(sample).collect()
+        evenly(self.shown.len(), KEPT).map(sample).collect()
     }
 
     /// Computes the report; `None` if no verdict is usable.
     pub async fn report(
         &self,
         policy: &Policy,
-        answers: &[Response],
+        responses: &[Response],
         verdicts: &[PairVerdict],
     ) -> Result<Option<EvaluationReport>> {
         let decisions: Vec<Decision> = verdicts.iter().filter_map(PairVerdict::decision).collect();
@@ -240,17 +239,18 @@ impl Evaluation {
         let trees: Vec<Tree> = self
             .prompts
             .iter()
-            .zip(answers)
-            .map(|((_, prompt), answer)| Tree {
+            .zip(responses)
+            .map(|((_, prompt), response)| Tree {
                 prompt: prompt.clone(),
-                responses: vec![answer.token_ids.clone()],
+                responses: vec![response.token_ids.clone()],
             })
             .collect();
         let own = log_probabilities(&policy.model, &trees).await?;
         let start = log_probabilities(&self.start, &trees).await?;
-        let count = answers.len() as f64;
-        let mean_length = |answers: &[Response]| {
-            answers.iter().map(|answer| answer.token_ids.len() as f64).sum::<f64>() / answers.len() as f64
+        let count = responses.len() as f64;
+        let mean_length = |responses: &[Response]| {
+            responses.iter().map(|response| response.token_ids.len() as f64).sum::<f64>()
+                / responses.len() as f64
         };
         let interval = wilson_of_preferences(&preferences);
         Ok(Some(EvaluationReport {
@@ -259,8 +259,8 @@ impl Evaluation {
             win_rate_high: interval.high,
             prompts: preferences.len(),
             ties: decisions.iter().filter(|decision| **decision == Decision::Tie).count(),
-            mean_length: mean_length(answers),
-            starting_length: mean_length(&self.start_answers),
+            mean_length: mean_length(responses),
+            starting_length: mean_length(&self.starting_responses),
             kl: own.iter().zip(&start).map(|(own, start)| own - start).sum::<f64>() / count,
         }))
     }

@@ -1,16 +1,17 @@
 //! Detects runs that do not learn: when to stop, and what to report.
 
 use super::identity::Command;
+use crate::numbers::decimals;
 
 /// A run stops after this many steps in a row without a gradient, which took at least this many rows. Fewer may be
 /// chance.
 const IDLE_STEPS: usize = 10;
 const IDLE_ROWS: usize = 40;
 /// The smallest number of responses for a warning that none of them ended.
-const MIN_ANSWERS: usize = 32;
-/// The KL divergence in nats below which a policy counts as unchanged, and the smallest number of steps for that
-/// warning.
-const MIN_KL: f64 = 0.01;
+const MIN_RESPONSES: usize = 32;
+/// The distance from the reference model in nats below which a policy counts as unchanged, and the smallest number of
+/// steps for that warning.
+const MIN_DISTANCE: f64 = 0.01;
 const MIN_STEPS: usize = 10;
 
 /// The error that stops a run after `steps` steps in a row, with `rows` rows, taught nothing. `all`: these are more
@@ -41,28 +42,37 @@ pub(super) fn idle(command: Command, steps: usize, rows: usize, all: bool) -> Op
 }
 
 /// The warning for responses that never end.
-pub(crate) fn unending_responses(answers: usize, ended: usize, max_new_tokens: usize) -> Option<String> {
-    (answers >= MIN_ANSWERS && ended == 0).then(|| {
+pub(crate) fn unending_responses(responses: usize, ended: usize, max_new_tokens: usize) -> Option<String> {
+    (responses >= MIN_RESPONSES && ended == 0).then(|| {
         format!(
-            "none of {answers} responses ended within {max_new_tokens} tokens, so the judge saw only truncated ones: raise \
+            "none of {responses} responses ended within {max_new_tokens} tokens, so the judge saw only truncated ones: raise \
              max-new-tokens, or set a stop string"
         )
     })
 }
 
-/// The warning for a policy that did not change, from the KL divergence of each step.
+/// The warning for a policy that did not change, from the KL divergence of each step. The policy wrote the responses.
 pub(crate) fn unchanged_policy(kl: &[f64]) -> Option<String> {
-    if kl.len() < MIN_STEPS {
-        return None;
-    }
-    let last = &kl[kl.len() - kl.len().div_ceil(10)..];
-    let mean = last.iter().sum::<f64>() / last.len() as f64;
-    (mean.abs() < MIN_KL).then(|| {
-        format!(
-            "the policy hardly changed: its KL to the reference is {mean:.4} nats at the end; raise the learning \
-             rate, or train longer"
-        )
-    })
+    let kl = at_end(kl).filter(|kl| kl.abs() < MIN_DISTANCE)?;
+    Some(hardly_changed(&format!("its KL to the reference model is {} nats", decimals(kl, 4))))
+}
+
+/// The same for given pairs, from the mean log-ratio log π − log π₀ and the reward margin of each step. The log-ratio alone
+/// is 0 as well where the policy raises chosen responses as much as it lowers rejected ones.
+pub(crate) fn unchanged_on_pairs(log_ratios: &[f64], margins: &[f64], beta: f64) -> Option<String> {
+    at_end(log_ratios).filter(|ratio| ratio.abs() < MIN_DISTANCE)?;
+    let margin = at_end(margins).filter(|margin| margin.abs() < beta * MIN_DISTANCE)?;
+    Some(hardly_changed(&format!("its mean reward margin is {}", decimals(margin, 4))))
+}
+
+/// The mean over the last tenth of the steps; `None` for few steps.
+fn at_end(values: &[f64]) -> Option<f64> {
+    let last = &values[values.len() - values.len().div_ceil(10)..];
+    (values.len() >= MIN_STEPS).then(|| last.iter().sum::<f64>() / last.len() as f64)
+}
+
+fn hardly_changed(why: &str) -> String {
+    format!("the policy hardly changed: {why} at the end; raise the learning rate, or train longer")
 }
 
 #[cfg(test)]
@@ -92,10 +102,25 @@ mod tests {
     }
 
     #[test]
+    fn a_policy_that_separates_given_pairs_has_changed() {
+        let (still, beta) = ([0.0; 10], 0.1);
+        assert!(
+            unchanged_on_pairs(&still, &[0.0002; 10], beta).unwrap().contains("reward margin is 0.0002 at")
+        );
+        // Log-ratios of 5 and −5 nats.
+        assert_eq!(unchanged_on_pairs(&still, &[1.0; 10], beta), None);
+        // Both responses became less probable.
+        assert_eq!(unchanged_on_pairs(&[-5.0; 10], &still, beta), None);
+        assert_eq!(unchanged_on_pairs(&still, &[], beta), None);
+        assert_eq!(unchanged_on_pairs(&still, &still, f64::NAN), None);
+    }
+
+    #[test]
     fn an_unchanged_policy_and_endless_responses_are_reported() {
         assert!(unchanged_policy(&[0.001; 10]).is_some() && unchanged_policy(&[0.001; 9]).is_none());
         let grows: Vec<f64> = (0..20).map(|i| 0.1 * i as f64).collect();
         assert_eq!(unchanged_policy(&grows), None);
+        assert!(unchanged_policy(&[-0.00001; 10]).unwrap().contains("is 0.0000 nats"));
         assert!(unending_responses(32, 0, 8).unwrap().contains("within 8 tokens"));
         assert!(unending_responses(32, 1, 8).is_none() && unending_responses(31, 0, 8).is_none());
     }

@@ -352,6 +352,10 @@ pub struct Times {
     pub phases: Phases,
 }
 
+/// The phases of a step, in the order in which they start.
+pub const PHASES: [&str; 7] =
+    ["sampling", "judging", "reference", "forward", "backward", "exchange", "update"];
+
 /// Milliseconds by phase: "sampling", "judging", "reference" (log-probabilities before the update), "forward",
 /// "backward", "exchange" (gradients between ranks), "update". `forward` and `backward` are GPU time, absent if the GPU
 /// has no timestamps; the others are wall-clock time.
@@ -361,6 +365,7 @@ pub struct Phases(Vec<(&'static str, f64)>);
 impl Phases {
     /// Adds to the time of a phase.
     pub(super) fn add(&mut self, phase: &'static str, ms: f64) {
+        assert!(PHASES.contains(&phase), "{phase} is not a phase of a step");
         match self.0.iter_mut().find(|(name, _)| *name == phase) {
             Some((_, sum)) => *sum += ms,
             None => self.0.push((phase, ms)),

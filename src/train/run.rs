@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::evaluation::EvalSample;
 use super::health;
-use super::identity::{RunIdentity, first_difference};
+use super::identity::{Command, RunIdentity, first_difference};
 use super::movement::MovementCheck;
 use super::report::StepReport;
 use super::run_dir::{RunDir, Start, TENSORBOARD};
@@ -383,6 +383,21 @@ impl<'a, 'c> Run<'a, 'c> {
         error
     }
 
+    /// The warning for a policy that did not change.
+    fn unchanged(&self) -> Result<Option<String>> {
+        let logged = |metric: &str| self.dir.logged(metric);
+        Ok(match self.trainer.command() {
+            // A policy stays near a reference that follows it.
+            _ if self.trainer.moves_reference() => None,
+            Command::Align => health::unchanged_policy(&logged("objective/kl")?),
+            Command::Dpo => {
+                let beta = logged("beta")?.last().copied().unwrap_or(f64::NAN);
+                health::unchanged_on_pairs(&logged("objective/kl")?, &logged("rewards/margins")?, beta)
+            }
+            Command::Sft | Command::Reward => None,
+        })
+    }
+
     /// Saves a last checkpoint, checks that training changed the trained weights and no others, and saves the model
     /// (`model/`) or the adapter (`adapter/`).
     ///
@@ -410,10 +425,7 @@ impl<'a, 'c> Run<'a, 'c> {
                  metrics.jsonl for skipped rows and grad_norm",
             ));
         }
-        // The KL to a moving reference stays small.
-        if !self.trainer.moves_reference()
-            && let Some(text) = health::unchanged_policy(&self.dir.logged("objective/kl")?)
-        {
+        if let Some(text) = self.unchanged()? {
             self.note(text)?;
         }
         self.control.observer.phase("saving");

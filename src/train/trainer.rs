@@ -535,9 +535,9 @@ impl<'a> Trainer<'a> {
     /// step is taken or restored.
     pub(super) async fn begin_evaluation(&mut self, control: &mut Control<'_>) -> Result<()> {
         let Some(evaluation) = &mut self.evaluation else { return Ok(()) };
-        control.observer.phase("answering held-out prompts as the starting model");
+        control.observer.phase("sampling held-out responses of the starting model");
         let (requests, ranks) = (control.requests, &self.options.ranks);
-        evaluation.answer_as_start(&self.policy, &mut |_| check_stop(requests, ranks)).await
+        evaluation.sample_start(&self.policy, &mut |_| check_stop(requests, ranks)).await
     }
 
     /// Compares the policy with the starting model on the held-out prompts, if an evaluation is due after the last
@@ -550,9 +550,9 @@ impl<'a> Trainer<'a> {
         let Some(evaluation) = self.evaluation.as_ref().filter(|e| e.is_due(self.step, total)) else {
             return Ok(None);
         };
-        control.observer.phase("answering held-out prompts");
+        control.observer.phase("sampling held-out responses");
         let (requests, ranks) = (control.requests, &self.options.ranks);
-        let answers = evaluation.answer(&self.policy, &mut |_| check_stop(requests, ranks)).await?;
+        let responses = evaluation.sample(&self.policy, &mut |_| check_stop(requests, ranks)).await?;
         control.observer.phase("judging held-out prompts");
         let mut watch = |event: Heard<'_>| {
             if let Heard::Note(text) = event {
@@ -560,17 +560,17 @@ impl<'a> Trainer<'a> {
             }
             check_stop(requests, ranks)
         };
-        let pairs = evaluation.pairs(&answers);
+        let pairs = evaluation.pairs(&responses);
         let Some(verdicts) = self.method.judge(&pairs, self.options.seed, &mut watch).await? else {
             return Ok(None);
         };
-        let report = evaluation.report(&self.policy, &answers, &verdicts).await?;
+        let report = evaluation.report(&self.policy, &responses, &verdicts).await?;
         if report.is_none() {
             control
                 .observer
                 .warning("none of the verdicts on the held-out prompts is usable, so there is no win rate");
         }
-        Ok(report.map(|report| (report, evaluation.samples(self.step, &answers, &verdicts))))
+        Ok(report.map(|report| (report, evaluation.samples(self.step, &responses, &verdicts))))
     }
 
     pub(super) fn command(&self) -> Command {

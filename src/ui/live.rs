@@ -354,7 +354,7 @@ fn shortened(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::train::report::{JudgeReport, JudgementReport, PolicyReport};
+    use crate::train::report::{JudgeReport, JudgementReport, PHASES, PolicyReport};
 
     fn pair(step: usize, both: bool) -> PairReport {
         let p_21 = both.then_some(0.9);
@@ -444,6 +444,13 @@ mod tests {
         let text = serde_json::to_value(live.snapshot()).unwrap();
         assert_eq!((&text["warnings"][0]["text"], &text["warnings"][0]["count"]), (&"a".into(), &2.into()));
         assert_eq!(text["warnings"].as_array().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn the_page_has_a_colour_for_each_phase() {
+        assert!(include_str!("web/run.js").contains(&format!("const PHASES = {PHASES:?};")));
+        let css = include_str!("web/ui.css");
+        assert!((0..PHASES.len()).all(|i| css.contains(&format!(".k{i} {{"))));
     }
 
     #[test]

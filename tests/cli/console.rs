@@ -47,7 +47,11 @@ fn a_run_prints_its_settings_its_steps_its_result_and_the_next_commands() {
         "{steps:?}"
     );
     assert!(!outcome.err.contains("-0.000") && !outcome.err.contains("NaN"), "{}", outcome.err);
-    assert!(outcome.err.contains("KL to reference") && !outcome.err.contains('\u{1b}'), "{}", outcome.err);
+    assert!(
+        outcome.err.contains("KL to the reference model") && !outcome.err.contains('\u{1b}'),
+        "{}",
+        outcome.err
+    );
     assert_eq!(outcome.out, "run/adapter\n");
     // The suggested commands can be run.
     for line in

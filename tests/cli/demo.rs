@@ -40,7 +40,9 @@ fn a_demo_ends_with_a_report_and_a_summary() {
     assert_eq!(steps, [0, 1, 2]);
 
     let report = String::from_utf8(place.read("run/report.html")).unwrap();
-    for part in ["Against the starting model", "Before and after", "KL to the reference", "<dt>oracle</dt>"] {
+    for part in
+        ["Against the starting model", "Before and after", "KL to the reference model", "<dt>oracle</dt>"]
+    {
         assert!(report.contains(part), "{part}");
     }
     assert!(

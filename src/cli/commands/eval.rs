@@ -97,8 +97,10 @@ pub fn run(plan: EvalPlan) -> Result<()> {
         return crate::cli::print(format!("{:#}", with_configuration(&result, &config)));
     }
     crate::cli::print(result.sentence())?;
-    for (name, text) in result.table() {
-        crate::cli::print(format!("{name:<16}{text}"))?;
+    let table = result.table();
+    let width = table.iter().map(|(name, _)| name.len() + 2).max().unwrap_or_default();
+    for (name, text) in table {
+        crate::cli::print(format!("{name:<width$}{text}"))?;
     }
     say(format_args!("oaif: the report is {}", output.join(REPORT).display()));
     Ok(())

@@ -13,7 +13,8 @@ use crate::eval::wilson_interval;
 use crate::gpu::Gpu;
 use crate::model::Model;
 use crate::model::weights::Weight;
-use crate::report::{Estimate, RunEnds, Unit, unclear};
+use crate::numbers::decimals;
+use crate::report::{Estimate, RunEnds, unclear};
 use crate::train::rows::EncodedRows;
 
 /// The number of parameters of a model, and of those that are trained.
@@ -122,25 +123,32 @@ fn count(parameters: usize) -> String {
 /// The summary at the end of a run of `command`: means of its first and last tenth, and commands to use the result in `saved`.
 pub fn end(command: &str, plan: &TrainPlan, saved: &Path) -> Result<String> {
     let ends = RunEnds::of_run(plan.options.folder())?;
-    let change = |name: &str, metric: &str, unit: Unit, what: &str| {
-        // Rounding errors around 0 are printed as 0.
-        let [first, last] = <[f64; 2]>::from(ends.of(metric)?).map(|v| if v.abs() < 5e-5 { 0.0 } else { v });
-        Some(format!("{name:<26}{} -> {}{what}", unit.format(first), unit.format(last)))
+    let change = |name: &'static str, metric: &str, text: &dyn Fn(f64) -> String, unit: &str| {
+        let (first, last) = ends.of(metric)?;
+        Some((name, format!("{} -> {}{unit}", text(first), text(last))))
     };
+    let plain = |digits: usize| move |value: f64| decimals(value, digits);
+    let percent = |share: f64| decimals(100.0 * share, 1);
     // The policy samples the responses in `align` alone; the mean log-ratio of given ones is not a divergence.
-    let kl = if command == "align" { "KL to the reference model" } else { "log-ratio" };
+    let kl = match (command, &plan.options.reference_sync) {
+        ("align", Some(_)) => "KL to the moving reference model",
+        ("align", None) => "KL to the reference model",
+        _ => "log-ratio",
+    };
     let changes = [
         // Policy gradients show the mean score: their loss stays around 0.
-        change("mean score", "reward", Unit::Plain, "").or_else(|| change("loss", "loss", Unit::Plain, "")),
-        change(kl, "objective/kl", Unit::Plain, " nats"),
-        change("response length", "completions/mean_length", Unit::Plain, " tokens"),
-        change("reward accuracy", "rewards/accuracies", Unit::Share, ""),
+        change("mean score", "reward", &plain(3), "").or_else(|| change("loss", "loss", &plain(3), "")),
+        change(kl, "objective/kl", &plain(3), " nats"),
+        change("response length", "completions/mean_length", &plain(1), " tokens"),
+        change("reward accuracy", "rewards/accuracies", &percent, " %"),
     ];
+    let changes: Vec<(&str, String)> = changes.into_iter().flatten().collect();
+    let width = changes.iter().map(|(name, _)| name.len() + 2).max().unwrap_or_default();
     let (model, saved) = (quoted(Path::new(&name(plan))), quoted(saved));
     let adapted = plan.options.lora.is_some() || plan.options.adapter.is_some();
     let mut lines: Vec<String> = held_out(&ends).into_iter().collect();
     lines.push("Means of the first tenth of the steps -> of the last tenth:".to_owned());
-    lines.extend(changes.into_iter().flatten());
+    lines.extend(changes.into_iter().map(|(name, text)| format!("{name:<width$}{text}")));
     if plan.config["judge"].is_string() {
         let held_out =
             plan.config["eval-dataset"].as_str().map_or("HELD-OUT.jsonl".into(), |p| quoted(Path::new(p)));

@@ -15,7 +15,7 @@ const PLOTS = {
   loss: { title: "Loss", colour: 0, write: number },
   margin: { title: "Reward margin, chosen over rejected", colour: 2, write: number },
   accuracy: { title: "Pairs with a positive margin", colour: 2, write: share, range: [0, 1], level: 0.5 },
-  kl: { title: "KL divergence from the reference, nats", colour: 1, write: number },
+  kl: { title: "KL to the reference model, nats", colour: 1, write: number },
   reward: { title: "Mean score", colour: 2, write: number },
   win_rate: { title: "Win rate against the starting model", colour: 2, write: share, range: [0, 1], level: 0.5 },
   held_out_loss: { title: "Loss, held-out pairs", colour: 0, write: number },
@@ -25,7 +25,7 @@ const PLOTS = {
   order_flips: { title: "Verdicts that flip with the order", colour: 4, write: share, range: [0, 1] },
   gradient_norm: { title: "Gradient norm", colour: 5, write: number },
 };
-const PHASES = ["sampling", "judging", "reference", "forward", "backward", "update"];
+const PHASES = ["sampling", "judging", "reference", "forward", "backward", "exchange", "update"];
 
 const plots = new Map();
 let state = null;
@@ -75,11 +75,11 @@ function drawFigures() {
   const { seconds, loss, margin, kl, memory, tokens_per_second, steps_without_update, step } = state;
   const figures = [
     ["Loss", number(loss), margin === null ? "" : `margin ${number(margin)}`],
-    ["KL divergence", number(kl), "nats from the reference"],
+    ["KL to the reference model", number(kl), "nats"],
     ["Speed", tokens_per_second ? Math.round(tokens_per_second).toLocaleString("en") : "–", "tokens per second"],
     ["GPU memory", memory ? memory[0] : "–", memory ? `peak ${memory[1]}` : ""],
     ["Running for", clock(seconds), steps_without_update ? `${counted(steps_without_update, "step")} without an update` : ""],
-  ].filter(([name]) => name !== "KL divergence" || kl !== null || step === 0);
+  ].filter(([name]) => name !== "KL to the reference model" || kl !== null || step === 0);
   $("figures").replaceChildren(
     ...figures.map(([label, value, note]) => {
       const item = element("li");
@@ -106,7 +106,7 @@ function drawTimes() {
   $("times-section").hidden = step_ms === null;
   if (step_ms === null) return;
   $("times-text").textContent = `Mean of up to 20 latest steps: ${number(step_ms / 1000)} s per step.`;
-  const colour = (phase) => PHASES.indexOf(phase) % 6;
+  const colour = (phase) => PHASES.indexOf(phase);
   const total = Math.max(step_ms, phases.reduce((sum, [, ms]) => sum + ms, 0), 1e-9);
   $("times-bar").replaceChildren(
     ...phases.map(([phase, ms]) => {

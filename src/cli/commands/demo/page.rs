@@ -11,6 +11,7 @@ use crate::demo::language::Post;
 use crate::demo::oracle::{Instruction, Quality};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::numbers::decimals;
 use crate::report::{
     Estimate, KeyFigure, Plot, Report, RunEnds, Sample, Section, Series, Table, Unit, length_change, number,
     rate_in_words, unclear,
@@ -113,7 +114,7 @@ impl Page<'_> {
         };
         let length =
             length_change(figure(summary, "mean_length_before"), figure(summary, "mean_length_after"));
-        let kl = kl.map(|kl| format!("{kl:.1} nats away (KL)"));
+        let kl = kl.map(|kl| format!("{} nats away (KL)", decimals(kl, 1)));
         let parts: Vec<String> = length.into_iter().chain(kl).collect();
         format!(
             "After {steps} steps the policy wins {} of {posts} held-out posts against the starting model, according to the \
