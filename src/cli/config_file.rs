@@ -17,6 +17,8 @@ use crate::judge::names;
 
 const CONFIG: &str = "config";
 const PRESET: &str = "preset";
+/// The hidden flag that names a switch which is off, as in `--report false`: presets and files do not turn it on.
+pub(super) const SWITCHED_OFF: &str = "switched-off";
 
 /// Adds `--config` to every command, and `--preset` to those that have presets.
 pub(super) fn add_flags(command: Command) -> Command {
@@ -30,9 +32,10 @@ pub(super) fn add_flags(command: Command) -> Command {
             "Read flags from a .yaml, .toml or .json file whose keys are flag names; relative paths start at the working \
              folder; flags on the command line take precedence",
         );
+    let switched_off = Arg::new(SWITCHED_OFF).long(SWITCHED_OFF).action(ArgAction::Append).hide(true);
     command.mut_subcommands(|sub| {
         let names = presets::of(sub.get_name());
-        let sub = sub.arg(config.clone());
+        let sub = sub.arg(config.clone()).arg(switched_off.clone());
         if names.is_empty() {
             return sub;
         }
@@ -61,12 +64,17 @@ pub(super) fn merge(command: &Command, arguments: Vec<OsString>) -> Result<Vec<O
     presets_in(&lenient, &arguments).iter().rev().try_fold(arguments, |arguments, name| {
         added(&lenient, arguments, |sub, given| {
             let mut preset = presets::read(name);
+            let judge = preset["judge"].clone();
             remove_replaced_flags(&mut preset, given);
-            // An adapter that is given has its own settings.
-            if let Value::Object(preset) = &mut preset
-                && given.contains_id("adapter")
-            {
-                preset.retain(|key, _| !key.starts_with("lora-"));
+            if let Value::Object(preset) = &mut preset {
+                // An adapter that is given has its own settings.
+                let has_adapter = given.contains_id("adapter");
+                // The other flags of a preset whose judge is replaced are for that judge.
+                let is_replaced = !judge.is_null() && !preset.contains_key("judge");
+                preset.retain(|key, _| {
+                    !(has_adapter && key.starts_with("lora-")
+                        || is_replaced && ["ui", "async-level"].contains(&key.as_str()))
+                });
             }
             flags_of(sub, preset, given).map_err(|why| Error::config(format!("--preset {name}"), why))
         })
@@ -117,7 +125,9 @@ pub(super) fn lenient(command: &Command) -> Command {
 }
 
 fn is_given(given: &ArgMatches, arg: &Arg) -> bool {
+    let switched_off = given.try_get_many::<String>(SWITCHED_OFF).ok().flatten();
     given.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine)
+        || switched_off.into_iter().flatten().any(|name| name == long(arg))
 }
 
 /// The flags in a run's `run.json` or in a preset, as they would be typed, without those that are `given` or conflict with a
@@ -195,8 +205,14 @@ fn flags(
                 "key {key:?} belongs on the command line: type --resume RUN instead of --config"
             ));
         }
-        if !skip(arg) {
-            out.extend(typed.into_iter().map(OsString::from));
+        if skip(arg) {
+            continue;
+        }
+        out.extend(typed.into_iter().map(OsString::from));
+        let is_switch = !arg.get_action().takes_values();
+        let can_be_switched_off = command.get_arguments().any(|arg| arg.get_id() == SWITCHED_OFF);
+        if is_switch && *value == Value::Bool(false) && can_be_switched_off {
+            out.push(format!("--{SWITCHED_OFF}={}", long(arg)).into());
         }
     }
     Ok(out)
@@ -204,7 +220,9 @@ fn flags(
 
 /// The flags that a file may set.
 fn own_flags(command: &Command) -> impl Iterator<Item = &Arg> {
-    let own = |arg: &&Arg| arg.get_long().is_some_and(|long| ![CONFIG, "help", "version"].contains(&long));
+    let own = |arg: &&Arg| {
+        arg.get_long().is_some_and(|long| ![CONFIG, SWITCHED_OFF, "help", "version"].contains(&long))
+    };
     command.get_arguments().filter(own)
 }
 

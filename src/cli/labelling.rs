@@ -114,7 +114,7 @@ fn label(desk: &Desk, requests: &Requests, input: &mut dyn Input, say: &mut dyn 
             },
             Command::Stop => {
                 requests.ask_to_stop();
-                return say("  stopping; the labels so far are saved");
+                return say("  stopping; the labels so far are kept");
             }
             Command::Unknown => say(&format!("  {}", input.help())),
         }

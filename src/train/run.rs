@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use web_time::Duration;
+use web_time::{Duration, Instant};
 
 use futures_timer::Delay;
 use serde_json::{Value, json};
@@ -234,10 +234,10 @@ impl<'a, 'c> Run<'a, 'c> {
     /// Waits while a pause is requested.
     async fn pause(&mut self) -> Result<()> {
         let requests = self.control.requests;
-        let mut announced = false;
+        let mut since: Option<Instant> = None;
         loop {
             // All ranks pause and continue together.
-            let own = (requests.pauses(), requests.stops(), announced && requests.take_save());
+            let own = (requests.pauses(), requests.stops(), since.is_some() && requests.take_save());
             let all: Vec<(bool, bool, bool)> = self.ranks.gather(Ok(own)).await?;
             let stops = all.iter().any(|(_, stops, _)| *stops);
             let pauses = all.iter().any(|(pauses, ..)| *pauses) && !stops;
@@ -245,9 +245,11 @@ impl<'a, 'c> Run<'a, 'c> {
                 self.checkpoint().await?;
             }
             if !pauses {
+                since.iter().for_each(|since| self.trainer.leave_out(since.elapsed()));
                 return Ok(());
             }
-            if !std::mem::replace(&mut announced, true) {
+            if since.is_none() {
+                since = Some(Instant::now());
                 self.control.observer.phase("paused");
             }
             Delay::new(CHECK_INTERVAL).await;

@@ -306,7 +306,7 @@ fn resolve(dir: &Path, start: &Start) -> Result<Option<Checkpoint>> {
                 if dir.join(JOURNAL).exists() {
                     return Ok(None);
                 }
-                let why = "has no checkpoint to resume from: check `output-dir`, or leave out `resume-from-checkpoint`";
+                let why = "has no checkpoint to resume from: start the run again with `overwrite-output-dir`";
                 return Err(Error::file(&checkpoints, why));
             };
             Checkpoint::open(&last.path).map(Some)
@@ -327,6 +327,11 @@ fn is_in(dir: &Path, path: &Path) -> bool {
     let canonical = |path: &Path| path.canonicalize().ok();
     let folder = canonical(&dir.join(CHECKPOINTS));
     folder.is_some() && canonical(path).as_deref().and_then(Path::parent) == folder.as_deref()
+}
+
+/// Fails if a new run in `dir` would meet another one: a check before models are loaded, which [`RunDir::create`] repeats.
+pub fn check_free(dir: &Path, start: &Start) -> Result<()> {
+    if *start == Start::New { refuse_a_run_in_the_way(dir) } else { Ok(()) }
 }
 
 fn refuse_a_run_in_the_way(dir: &Path) -> Result<()> {

@@ -21,7 +21,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use web_time::Instant;
+use web_time::{Duration, Instant};
 
 use super::batches::Batches;
 use super::evaluation::{EvalSample, Evaluation, HeldOutPairs};
@@ -529,6 +529,11 @@ impl<'a> Trainer<'a> {
         let report = self.method.held_out(&pairs.rows).await;
         self.updater.clear()?;
         report
+    }
+
+    /// Leaves a pause out of the time of the current step.
+    pub(super) fn leave_out(&mut self, pause: Duration) {
+        self.step_ended += pause;
     }
 
     /// Samples the responses of the starting model to the held-out prompts, if there are any. Must be called before a

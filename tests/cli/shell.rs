@@ -1,5 +1,7 @@
 //! What the program does for shells, packagers and people who type: completions, man pages, the version, short flags, presets.
 
+use serde_json::Value;
+
 use super::{PAIRS, Place};
 
 fn place() -> Place {
@@ -55,6 +57,17 @@ fn presets_give_flags_that_the_command_line_replaces() {
     let config = place.json("changed/run.json");
     assert_eq!((&config["lora-r"], &config["loss"]), (&2.into(), &"ipo".into()));
     assert_eq!(config["gradient-accumulation-steps"], 16);
+    run("-o quiet --report false");
+    place.write("mine.yaml", "report: false\n");
+    run("-o quieter -c mine.yaml");
+    for config in ["quiet/run.json", "quieter/run.json"] {
+        assert_eq!(place.json(config)["report"], false, "{config}");
+    }
+    let judged = "align -m tiny -d pairs.jsonl --preset clicks --judge rule --judge-rule shorter --dry-run";
+    assert_eq!(
+        serde_json::from_str::<Value>(&place.oaif(judged).done().out).unwrap()["configuration"]["async-level"],
+        0
+    );
     place.refuses("dpo -m tiny -d pairs.jsonl -o x --preset preference", 2, &["preferences"]);
     place.refuses("dpo -m tiny -d pairs.jsonl -o x --preset clicks", 2, &["clicks", "low-memory"]);
 }

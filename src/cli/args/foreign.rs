@@ -7,6 +7,7 @@ use std::ffi::{OsStr, OsString};
 
 use clap::{Arg, Command};
 
+use crate::cli::config_file::SWITCHED_OFF;
 use crate::error::{Error, Result};
 
 /// All values are accepted.
@@ -198,7 +199,7 @@ pub(in crate::unstable::cli) fn translate(
                 out.push(argument.clone());
                 out.extend(if inline.is_none() && needs_value(arg) { rest.next() } else { None });
             }
-            Some(_) => {
+            Some(arg) => {
                 let next = rest.peek().and_then(|next| next.to_str()).filter(|_| inline.is_none());
                 let value = inline.as_deref().or(next).map(str::to_lowercase);
                 let on = match value.as_deref() {
@@ -212,7 +213,12 @@ pub(in crate::unstable::cli) fn translate(
                         if inline.is_none() {
                             rest.next();
                         }
-                        out.extend(on.then(|| OsString::from(format!("--{flag}"))));
+                        out.push(match on {
+                            true => format!("--{flag}").into(),
+                            false => {
+                                format!("--{SWITCHED_OFF}={}", arg.get_long().unwrap_or_default()).into()
+                            }
+                        });
                     }
                 }
             }
@@ -310,7 +316,8 @@ mod tests {
     fn switches_take_true_and_false_as_other_trainers_do() {
         let on =
             "oaif dpo --gradient_checkpointing True --no-shuffle=false --use-rslora false --report --beta 1";
-        assert_eq!(translated(on).unwrap(), "oaif dpo --gradient_checkpointing --report --beta 1");
+        let expected = "oaif dpo --gradient_checkpointing --switched-off=no-shuffle --switched-off=use-rslora --report --beta 1";
+        assert_eq!(translated(on).unwrap(), expected);
         assert_eq!(translated("oaif dpo --report=maybe").unwrap(), "oaif dpo --report=maybe");
     }
 

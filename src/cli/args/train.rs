@@ -116,7 +116,6 @@ struct TrainArgs {
     /// Serve a page with the progress of the run and buttons to pause, save and stop it; prints its address
     #[cfg(feature = "ui")]
     #[arg(long)]
-    #[serde(skip)]
     ui: bool,
     /// Port of the page [default: a free port]
     #[cfg(feature = "ui")]

@@ -9,10 +9,12 @@ use super::gpu::GpuPlan;
 use super::held_out::HeldOut;
 use crate::cli::fetch::{Fetch, Input, What};
 use crate::data::rows::Columns;
+use crate::error::Result;
 use crate::gpu::Limits;
 use crate::judge::config::JudgeConfig;
 use crate::model::ModelConfig;
 use crate::train::options::{AlignOptions, DpoOptions, RewardOptions, TrainOptions};
+use crate::train::run_dir::check_free;
 #[cfg(feature = "ui")]
 use crate::ui::UiOptions;
 
@@ -106,6 +108,10 @@ impl Fetch for TrainPlan {
         [Some(model), adapter, rows].into_iter().flatten().collect()
     }
 
+    fn check(&self) -> Result<()> {
+        if self.dry_run { Ok(()) } else { check_free(self.options.folder(), &self.options.start()) }
+    }
+
     fn config(&mut self) -> Option<&mut Value> {
         Some(&mut self.config)
     }
@@ -128,6 +134,10 @@ impl Fetch for AlignPlan {
         self.train.inputs().into_iter().chain(judge).collect()
     }
 
+    fn check(&self) -> Result<()> {
+        self.train.check()
+    }
+
     fn config(&mut self) -> Option<&mut Value> {
         self.train.config()
     }
@@ -143,6 +153,10 @@ macro_rules! fetches_its_training {
         impl Fetch for $plan {
             fn inputs(&mut self) -> Vec<Input<'_>> {
                 self.train.inputs()
+            }
+
+            fn check(&self) -> Result<()> {
+                self.train.check()
             }
 
             fn config(&mut self) -> Option<&mut Value> {

@@ -12,14 +12,25 @@ use crate::data::rows::{Responses, Text, read_responses};
 use crate::error::{Error, Result};
 use crate::eval::ensemble::{Votes, VotesReport};
 use crate::eval::wilson_interval;
+use crate::gpu::{Gpu, Limits};
 use crate::judge::queue::compare_all;
 use crate::judge::{Counts, Pair, PairOutcome, Verdict};
 
 pub fn run(plan: JudgePlan) -> Result<()> {
     let rows = read_responses(&plan.input, &plan.columns)?;
     let texts = rows.iter().map(texts).collect::<Result<Vec<_>>>()?;
-    let gpu = plan.gpu.open()?;
     let desk = plan.judge.desk();
+    if let (Some(_), Some(output)) = (&desk, &plan.output)
+        && output.is_file()
+    {
+        let why = "exists already and may hold labels: give another file, or remove it";
+        return Err(Error::config("--output", format!("{} {why}", output.display())));
+    }
+    // Only models need a GPU.
+    let gpu = match plan.judge.models().is_empty() {
+        true => Gpu::without_device(Limits::default()),
+        false => plan.gpu.open()?,
+    };
     let mut judge = open_judge(&gpu, plan.judge, plan.base_dtype, false)?;
     signals::catch_with_message("stopping; verdicts so far are written");
     let _terminal = desk.clone().map(|desk| Labelling::start(desk, signals::requests()));

@@ -60,6 +60,11 @@ pub(super) trait Fetch: Sized {
     /// The inputs.
     fn inputs(&mut self) -> Vec<Input<'_>>;
 
+    /// Fails if the plan cannot be carried out, before anything is downloaded.
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// The configuration that is saved in the run folder, if any.
     fn config(&mut self) -> Option<&mut Value> {
         None
@@ -72,6 +77,7 @@ pub(super) trait Fetch: Sized {
 /// Replaces names on the Hub in the plan by downloaded folders and files. The names in its configuration get the commits as
 /// revisions, so that a resumed run uses the same files.
 pub(super) fn fetched<P: Fetch>(mut plan: P) -> Result<P> {
+    plan.check()?;
     let mut commits = Vec::new();
     for input in plan.inputs().into_iter().filter(|input| is_name(input.what, input.path())) {
         let (paths, name) = hub::fetch(input.flag, input.what, input.path())?;
