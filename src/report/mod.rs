@@ -38,6 +38,8 @@ mod terms;
 pub use bars::Bars;
 pub use page::{KeyFigure, Report};
 pub use plot::{Plot, Series, smoothing_window};
+#[cfg(all(feature = "cli", feature = "ui"))]
+pub(crate) use run::Run;
 pub use run_logs::RunEnds;
 pub use run_result::{length_change, rate_in_words, unclear};
 pub use scale::{Estimate, Unit, number};

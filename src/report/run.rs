@@ -32,6 +32,12 @@ fn capitalised(text: &str) -> String {
     letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
 }
 
+/// The parts that are known, with commas; `None` without any.
+fn joined(parts: Vec<Option<String>>) -> Option<String> {
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    (!parts.is_empty()).then(|| parts.join(", "))
+}
+
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Kind {
     Align,
@@ -40,7 +46,7 @@ pub(super) enum Kind {
     Sft,
 }
 
-pub(super) struct Run {
+pub(crate) struct Run {
     pub(super) config: Value,
     pub(super) metrics: Metrics,
     pub(super) pairs: Pairs,
@@ -54,8 +60,14 @@ impl Run {
         Run { config, metrics, pairs, samples: Vec::new() }
     }
 
+    /// The run of a configuration, before its first step.
+    #[cfg(all(feature = "cli", feature = "ui"))]
+    pub(crate) fn before(config: Value) -> Run {
+        Run { config, metrics: Metrics::default(), pairs: Pairs::default(), samples: Vec::new() }
+    }
+
     /// The run in the folder `dir`.
-    pub(super) fn open(dir: &Path) -> Result<Run> {
+    pub(crate) fn open(dir: &Path) -> Result<Run> {
         if !dir.is_dir() {
             return Err(Error::file(dir, "is not a folder: give the output folder of a run"));
         }
@@ -186,7 +198,7 @@ impl Run {
     }
 
     /// A configured value as text; `None` if it is absent, null or empty.
-    pub(super) fn configured(&self, key: &str) -> Option<String> {
+    pub(crate) fn configured(&self, key: &str) -> Option<String> {
         match &self.config[key] {
             Value::String(text) => Some(text.clone()),
             Value::Number(value) => Some(value.as_f64().map_or_else(|| value.to_string(), number)),
@@ -196,7 +208,7 @@ impl Run {
     }
 
     /// The last part of a configured path, or of a name on the Hugging Face Hub, without its commit.
-    fn file(&self, key: &str) -> Option<String> {
+    pub(crate) fn file(&self, key: &str) -> Option<String> {
         let path = self.configured(key)?;
         let name = Path::new(&path).file_name().map_or(path.as_str().into(), |name| name.to_string_lossy());
         if let Some((repository, revision)) = name.split_once('@')
@@ -231,23 +243,29 @@ impl Run {
         }
     }
 
+    /// "likelihood, TinyStories-656K": the judge and its model, rule or command.
+    pub(crate) fn judge_in_words(&self) -> Option<String> {
+        let detail =
+            self.file("judge-model").or(self.configured("judge-rule")).or(self.configured("judge-command"));
+        joined(vec![self.configured("judge"), detail])
+    }
+
+    /// "DPO, β 0.1".
+    pub(crate) fn loss_in_words(&self) -> Option<String> {
+        let beta = self.configured("beta").map(|beta| format!("β {beta}"));
+        joined(vec![self.loss().map(str::to_owned).or(self.configured("loss")), beta])
+    }
+
     fn facts(&self, report: &mut Report, done: f64, seconds: f64) {
         let mut fact = |name: &str, value: Option<String>| {
             if let Some(value) = value {
                 report.fact(name, value);
             }
         };
-        let joined = |parts: Vec<Option<String>>| {
-            let parts: Vec<String> = parts.into_iter().flatten().collect();
-            (!parts.is_empty()).then(|| parts.join(", "))
-        };
         fact("Model", self.file("model"));
         fact("Dataset", self.file("dataset"));
-        let detail =
-            self.file("judge-model").or(self.configured("judge-rule")).or(self.configured("judge-command"));
-        fact("Judge", joined(vec![self.configured("judge"), detail]));
-        let beta = self.configured("beta").map(|beta| format!("β {beta}"));
-        fact("Loss", joined(vec![self.loss().map(str::to_owned).or(self.configured("loss")), beta]));
+        fact("Judge", self.judge_in_words());
+        fact("Loss", self.loss_in_words());
         let lora_alpha = || self.configured("lora-alpha").map(|alpha| format!("α {alpha}"));
         let on_adapter = self.config["adapter"].is_string();
         fact(
@@ -278,6 +296,11 @@ impl Run {
     /// Whether the run is trained on scores by policy gradients, whose loss stays around 0 whatever the scores are.
     pub(super) fn learns_from_scores(&self) -> bool {
         self.metrics.last("reward").is_some()
+    }
+
+    /// The name of `objective/kl` on pages.
+    pub(crate) fn kl_name(&self) -> &'static str {
+        self.kl_chart().title
     }
 }
 

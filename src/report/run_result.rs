@@ -131,7 +131,7 @@ impl Run {
     }
 
     /// The result in one or two sentences.
-    pub(super) fn sentence(&self) -> String {
+    pub(crate) fn sentence(&self) -> String {
         let done = self.done();
         if done == 0.0 {
             return "No step is done yet.".into();

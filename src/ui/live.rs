@@ -26,6 +26,7 @@ const TIMES: usize = 20;
 pub struct LiveRun {
     title: String,
     facts: Vec<(String, String)>,
+    kl_name: String,
     started: Instant,
     state: Mutex<State>,
     listeners: Listeners,
@@ -39,6 +40,7 @@ struct State {
     total_steps: usize,
     seconds_left: Option<f64>,
     curves: Curves,
+    win_rate: Option<[f64; 3]>,
     times: VecDeque<StepTimes>,
     tokens_per_second: f64,
     memory: u64,
@@ -73,13 +75,18 @@ impl Curves {
         let of = |name: &str| row[name].as_f64();
         let both_orders = of("judge/both_orders").filter(|both| *both > 0.0);
         let order_flips = both_orders.and_then(|both| Some(of("judge/order_flip")? / both));
+        let win_rate = of("eval/win_rate");
+        if win_rate.is_some() && self.win_rate.latest().is_none() {
+            // Before the first step, the policy is the starting model.
+            self.win_rate.add(0, 0.5);
+        }
         for (curve, value) in [
             (&mut self.loss, of("loss")),
             (&mut self.margin, of("rewards/margins")),
             (&mut self.accuracy, of("rewards/accuracies")),
             (&mut self.kl, of("objective/kl")),
             (&mut self.reward, of("reward")),
-            (&mut self.win_rate, of("eval/win_rate")),
+            (&mut self.win_rate, win_rate),
             (&mut self.held_out_loss, of("eval/loss")),
             (&mut self.length, of("completions/mean_length")),
             (&mut self.order_flips, order_flips),
@@ -147,9 +154,14 @@ pub(super) struct Snapshot {
     seconds: f64,
     seconds_left: Option<f64>,
     curves: Curves,
+    /// The latest win rate on held-out prompts, and the ends of its 95 % interval.
+    win_rate: Option<[f64; 3]>,
     loss: Option<f64>,
+    reward: Option<f64>,
     margin: Option<f64>,
     kl: Option<f64>,
+    kl_name: String,
+    length: Option<f64>,
     /// Mean milliseconds per phase over the latest steps; the rest is "other".
     phases: Vec<(&'static str, f64)>,
     step_ms: Option<f64>,
@@ -170,10 +182,17 @@ impl LiveRun {
         LiveRun {
             title: title.into(),
             facts,
+            kl_name: "KL to the reference model".into(),
             started: Instant::now(),
             state: Mutex::default(),
             listeners: Listeners::default(),
         }
+    }
+
+    /// Names the metric `objective/kl`, which is the distance to another model, or no divergence, in some runs.
+    pub fn kl_name(mut self, name: impl Into<String>) -> LiveRun {
+        self.kl_name = name.into();
+        self
     }
 
     /// Records that a phase of a step begins.
@@ -239,9 +258,13 @@ impl LiveRun {
             total_steps: state.total_steps,
             seconds: self.started.elapsed().as_secs_f64(),
             seconds_left: state.seconds_left,
+            win_rate: state.win_rate,
             loss: state.curves.loss.latest(),
+            reward: state.curves.reward.latest(),
             margin: state.curves.margin.latest(),
             kl: state.curves.kl.latest(),
+            kl_name: self.kl_name.clone(),
+            length: state.curves.length.latest(),
             curves: state.curves.clone(),
             phases,
             step_ms,
@@ -288,6 +311,11 @@ impl State {
         self.non_finite_steps = whole("non_finite_steps") as usize;
         self.steps_without_update += usize::from(row["loss"].is_null());
         self.memory_peak = self.memory_peak.max(whole("memory/device_bytes"));
+        let [rate, low, high] =
+            ["eval/win_rate", "eval/win_rate_low", "eval/win_rate_high"].map(|name| row[name].as_f64());
+        if let (Some(rate), Some(low), Some(high)) = (rate, low, high) {
+            self.win_rate = Some([rate, low, high]);
+        }
         self.curves.add(self.step, row);
     }
 
@@ -435,6 +463,27 @@ mod tests {
         assert_eq!(text["warnings"].as_array().unwrap().len(), WARNINGS);
         assert_eq!((text["steps_without_update"].as_u64(), text["step"].as_u64()), (Some(1), Some(5_000)));
         assert_eq!(text["memory"][1], "1.0 MiB");
+    }
+
+    #[test]
+    fn the_win_rate_begins_at_one_half_before_the_first_step() {
+        let live = LiveRun::new("run", Vec::new());
+        live.logged(&json!({"step": 11, "loss": 0.5}));
+        live.logged(&json!({
+            "step": 12, "loss": 0.5, "eval/win_rate": 0.75, "eval/win_rate_low": 0.5, "eval/win_rate_high": 0.875,
+        }));
+        live.logged(&json!({"step": 13, "loss": 0.5}));
+        let text = serde_json::to_value(live.snapshot()).unwrap();
+        assert_eq!(text["curves"]["win_rate"], json!([[0.0, 0.5], [12.0, 0.75]]));
+        assert_eq!(text["win_rate"], json!([0.75, 0.5, 0.875]), "the latest is kept");
+    }
+
+    #[test]
+    fn a_run_without_evaluations_has_no_win_rate() {
+        let live = LiveRun::new("run", Vec::new());
+        live.logged(&json!({"step": 1, "loss": 0.5}));
+        let text = serde_json::to_value(live.snapshot()).unwrap();
+        assert_eq!((&text["curves"]["win_rate"], &text["win_rate"]), (&json!([]), &Value::Null));
     }
 
     #[test]

@@ -26,9 +26,9 @@ export function number(value) {
   return Number(text) === 0 ? text.replace("-", "") : text.replace("-", "−");
 }
 
-/** "62 %". */
+/** "62.5 %". */
 export function share(value) {
-  return value === null || value === undefined ? "–" : `${Math.round(100 * value)} %`;
+  return value === null || value === undefined ? "–" : `${(100 * value).toFixed(1)}\u00a0%`;
 }
 
 /** "1 pair", "2 pairs". */

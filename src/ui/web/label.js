@@ -82,7 +82,7 @@ function told({ open, given, ties, skipped, per_minute, seconds_left }) {
   const parts = [`${counted(open, "pair")} left`, `${given.toLocaleString("en")} labelled`];
   if (ties > 0) parts.push(counted(ties, "tie"));
   if (skipped > 0) parts.push(`${skipped.toLocaleString("en")} skipped`);
-  if (per_minute !== null) parts.push(`${per_minute.toFixed(per_minute < 10 ? 1 : 0)} a minute`);
+  if (per_minute !== null) parts.push(`${per_minute.toFixed(per_minute < 10 ? 1 : 0)} labels a minute`);
   if (seconds_left !== null && open > 0) parts.push(`${roughly(seconds_left)} left`);
   return parts.join(" · ");
 }

@@ -11,19 +11,21 @@ const FEW = 6;
 // Prompts with more characters than this are folded.
 const LONG = 320;
 
+// Titles and labels are those of the report.
+const SHARE = { write: share, range: [0, 1] };
 const PLOTS = {
-  loss: { title: "Loss", colour: 0, write: number },
-  margin: { title: "Reward margin, chosen over rejected", colour: 2, write: number },
-  accuracy: { title: "Pairs with a positive margin", colour: 2, write: share, range: [0, 1], level: 0.5 },
-  kl: { title: "KL to the reference model, nats", colour: 1, write: number },
-  reward: { title: "Mean score", colour: 2, write: number },
-  win_rate: { title: "Win rate against the starting model", colour: 2, write: share, range: [0, 1], level: 0.5 },
-  held_out_loss: { title: "Loss, held-out pairs", colour: 0, write: number },
-  length: { title: "Response length, tokens", colour: 3, write: number },
-  first_preferred: { title: "First response preferred", colour: 4, write: share, range: [0, 1], level: 0.5 },
-  longer_preferred: { title: "Longer response preferred, so far", colour: 4, write: share, range: [0, 1], level: 0.5 },
-  order_flips: { title: "Verdicts that flip with the order", colour: 4, write: share, range: [0, 1] },
-  gradient_norm: { title: "Gradient norm", colour: 5, write: number },
+  win_rate: { title: "Win rate against the starting model", label: "on held-out prompts", colour: 2, level: 0.5, exact: true, ...SHARE },
+  held_out_loss: { title: "Loss on held-out pairs", label: "mean over the pairs", colour: 0, write: number, exact: true },
+  loss: { title: "Loss", label: "mean of the step", colour: 0, write: number },
+  reward: { title: "Score", label: "of a response, mean", colour: 2, write: number },
+  margin: { title: "Reward margin", label: "chosen minus rejected, mean", colour: 2, write: number },
+  accuracy: { title: "Reward accuracy", label: "share of the pairs with a margin above 0", colour: 2, level: 0.5, ...SHARE },
+  kl: { label: "mean of log π − log π₀ of a response, nats", colour: 1, write: number },
+  length: { title: "Length of the responses", label: "tokens, mean", colour: 3, write: number },
+  first_preferred: { title: "Response 1 preferred", label: "share of the pairs with a preference", colour: 4, level: 0.5, ...SHARE },
+  longer_preferred: { title: "Longer response preferred", label: "share of the pairs with a preference, so far", colour: 4, level: 0.5, exact: true, ...SHARE },
+  order_flips: { title: "Order flips", label: "share of the pairs judged in both orders", colour: 4, ...SHARE },
+  gradient_norm: { title: "Gradient norm", label: "before clipping", colour: 5, write: number },
 };
 const PHASES = ["sampling", "judging", "reference", "forward", "backward", "exchange", "update"];
 
@@ -72,14 +74,18 @@ function drawState() {
 }
 
 function drawFigures() {
-  const { seconds, loss, margin, kl, memory, tokens_per_second, steps_without_update, step } = state;
+  const { seconds, win_rate, loss, reward, margin, kl, kl_name, length, memory, tokens_per_second, steps_without_update, outcome } = state;
+  const [rate, low, high] = win_rate ?? [];
   const figures = [
-    ["Loss", number(loss), margin === null ? "" : `margin ${number(margin)}`],
-    ["KL to the reference model", number(kl), "nats"],
+    win_rate && ["Win rate", share(rate), `95 % interval ${(100 * low).toFixed(1)} to ${share(high)}`],
+    length !== null && ["Length of a response", `${number(length)} tokens`, "latest step"],
+    kl !== null && [kl_name, `${number(kl)} nats`, "latest step"],
+    reward === null ? ["Loss", number(loss), "latest step"] : ["Score", number(reward), "latest step"],
+    margin !== null && ["Reward margin", number(margin), "latest step"],
     ["Speed", tokens_per_second ? Math.round(tokens_per_second).toLocaleString("en") : "–", "tokens per second"],
     ["GPU memory", memory ? memory[0] : "–", memory ? `peak ${memory[1]}` : ""],
-    ["Running for", clock(seconds), steps_without_update ? `${counted(steps_without_update, "step")} without an update` : ""],
-  ].filter(([name]) => name !== "KL to the reference model" || kl !== null || step === 0);
+    [over || outcome !== null ? "Ran for" : "Running for", clock(seconds), steps_without_update ? `${counted(steps_without_update, "step")} without an update` : ""],
+  ].filter(Boolean);
   $("figures").replaceChildren(
     ...figures.map(([label, value, note]) => {
       const item = element("li");
@@ -93,12 +99,13 @@ function drawCurves() {
   for (const [name, options] of Object.entries(PLOTS)) {
     const points = state.curves[name];
     if (points.length === 0) continue;
-    if (!plots.has(name)) plots.set(name, new Plot(options));
-    plots.get(name).draw(points);
+    if (!plots.has(name)) plots.set(name, new Plot({ title: state.kl_name, ...options }));
+    plots.get(name).draw(points, state.step);
   }
   const shown = Object.keys(PLOTS).filter((name) => plots.has(name));
   if ($("curves").childElementCount !== shown.length) $("curves").replaceChildren(...shown.map((name) => plots.get(name).figure));
   $("no-curves").hidden = shown.length > 0;
+  $("smoothed").hidden = !shown.some((name) => plots.get(name).smooth);
 }
 
 function drawTimes() {
@@ -139,8 +146,6 @@ function drawWarnings() {
     }),
   );
 }
-
-const VERDICTS = { 1: "first preferred", 2: "second preferred", tie: "tie", invalid: "no usable verdict", "": "identical responses" };
 
 function drawPairs() {
   // A judge compares pairs of responses, or rates each by itself.
@@ -193,8 +198,9 @@ function answerOf(title, text, chosen) {
 function rated({ step, prompt, response, score, advantage, skipped }) {
   const [made, answers] = [element("article"), element("div", "answers")];
   answers.append(answerOf("Response", response, false));
-  const notes = [`Step ${step.toLocaleString("en")}`, score === null ? (skipped ?? "no score") : `score ${number(score)}`];
-  if (advantage !== null) notes.push(`advantage ${number(advantage)}`);
+  const notes = [`Step ${step.toLocaleString("en")}`];
+  if (score !== null) notes.push(`rating ${number(score)}`, `advantage ${number(advantage ?? 0)}`);
+  if (skipped !== null) notes.push(`skipped: ${skipped}`);
   made.append(promptOf(prompt), answers, element("p", "note", notes.join(" · ")));
   return made;
 }
@@ -205,11 +211,13 @@ function compared(pair) {
   for (const [i, text] of [pair.response_1, pair.response_2].entries()) {
     answers.append(answerOf(`Response ${i + 1}`, text, pair.verdict === String(i + 1)));
   }
-  const notes = [`Step ${pair.step.toLocaleString("en")}`, VERDICTS[pair.verdict]];
-  if (pair.p_first !== null) notes.push(`P(first is better) ${pair.p_first.toFixed(2)}`);
-  if (pair.order_flip) notes.push("flips with the order");
-  if (pair.skipped !== null && pair.verdict === "invalid") notes.push(pair.skipped);
-  if (pair.chosen === null && ["1", "2"].includes(pair.verdict)) notes.push("not used for training");
+  const notes = [`Step ${pair.step.toLocaleString("en")}`];
+  if (pair.p_first !== null) notes.push(`judge's probability for response 1: ${pair.p_first.toFixed(3)}`);
+  if (pair.verdict === "tie") notes.push("a tie");
+  if (pair.order_flip) notes.push("order flip");
+  if (pair.skipped !== null) notes.push(`skipped: ${pair.skipped}`);
+  else if (pair.verdict === "invalid") notes.push("no usable verdict");
+  else if (pair.chosen === null && ["1", "2"].includes(pair.verdict)) notes.push("not trained on");
   made.append(promptOf(pair.prompt), answers, element("p", "note", notes.join(" · ")));
   return made;
 }
