@@ -306,7 +306,7 @@ fn resolve(dir: &Path, start: &Start) -> Result<Option<Checkpoint>> {
                 if dir.join(JOURNAL).exists() {
                     return Ok(None);
                 }
-                let why = "has no checkpoint to resume from: start the run again with `overwrite-output-dir`";
+                let why = "has no checkpoint to resume from: check `output-dir`, or start the run again with `overwrite-output-dir`";
                 return Err(Error::file(&checkpoints, why));
             };
             Checkpoint::open(&last.path).map(Some)

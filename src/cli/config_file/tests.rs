@@ -36,14 +36,21 @@ fn mistake(name: &str, text: &str, command: &str, parts: &[&str]) {
 
 #[test]
 fn yaml_toml_and_json_give_the_same_flags() {
-    let expected = ["--beta=0.1", "--learning-rate=5e-7", "--loss=ipo", "--no-shuffle", "--max-steps=-1"];
+    let expected = [
+        "--beta=0.1",
+        "--learning-rate=5e-7",
+        "--loss=ipo",
+        "--max-steps=-1",
+        "--no-shuffle",
+        "--switched-off=soft-labels",
+    ];
     let yaml =
         "beta: 0.1\nlearning_rate: 5e-7\nloss: ipo\nno-shuffle: true\nsoft-labels: false\nmax-steps: -1\n";
     let toml = "beta = 0.1\nlearning_rate = 5e-7\nloss = 'ipo'\nno-shuffle = true\nsoft-labels = false\nmax-steps = -1\n";
     let json = r#"{"beta": 0.1, "learning_rate": 5e-7, "loss": "ipo", "no-shuffle": true, "soft-labels": false, "max-steps": -1}"#;
     for (name, text) in [("a.yaml", yaml), ("a.yml", yaml), ("a.toml", toml), ("a.json", json)] {
         let mut all = merged(name, text, &["align", "--config", "FILE"]).unwrap();
-        let mut found: Vec<String> = all.drain(2..7).collect();
+        let mut found: Vec<String> = all.drain(2..8).collect();
         // TOML tables are sorted.
         found.sort();
         let mut expected = expected.map(String::from).to_vec();
@@ -74,8 +81,9 @@ fn required_flags_may_be_in_the_file() {
 }
 
 #[test]
-fn true_sets_a_switch_and_false_or_null_does_not() {
-    assert_eq!(added("no-shuffle: true\nuse_rslora: false\nbeta:\nslots: null\n"), ["--no-shuffle"]);
+fn true_sets_a_switch_and_false_keeps_presets_from_setting_it() {
+    let added_flags = added("no-shuffle: true\nuse_rslora: false\nbeta:\nslots: null\n");
+    assert_eq!(added_flags, ["--no-shuffle", "--switched-off=use-rslora"]);
     // Flags whose value is optional.
     let on = added("profile: true\nresume-from-checkpoint: true\n");
     assert_eq!(on, ["--profile", "--resume-from-checkpoint"]);

@@ -227,7 +227,7 @@ fn resuming_without_a_checkpoint_is_a_clear_error() {
     let (run, other) = (dir.path().join("run"), dir.path().join("other"));
     let error = refused(&run, Start::Resume(Resume::Last));
     assert!(error.contains("run/checkpoints: has no checkpoint"), "{error}");
-    assert!(error.contains("`resume-from-checkpoint`"), "{error}");
+    assert!(error.contains("start the run again with `overwrite-output-dir`"), "{error}");
     assert!(!run.exists());
     three_steps(&run);
     let error = refused(&run, Start::Resume(Resume::Path(run.clone())));
