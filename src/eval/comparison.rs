@@ -1,9 +1,12 @@
 //! The outcome of comparing the responses of A and B to a prompt, and counts over all prompts.
 
+use std::cmp::Ordering;
+
 use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::eval::interval::{Interval, wilson_of_preferences};
+use crate::judge::side_of_tie;
 
 /// The outcome of a comparison as win, tie or loss of A.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -18,14 +21,12 @@ pub enum Decision {
 }
 
 impl Decision {
-    /// A win above ½, a loss below ½, and a tie within 1e-9 of ½ (the mean of two contradictory orders).
+    /// A win above ½, a loss below ½, and a tie within 1e-6 of ½, as a judge's [`Verdict`](crate::judge::Verdict).
     pub fn of(preference: f64) -> Decision {
-        if (preference - 0.5).abs() <= 1e-9 {
-            Decision::Tie
-        } else if preference > 0.5 {
-            Decision::Win
-        } else {
-            Decision::Loss
+        match side_of_tie(preference) {
+            Ordering::Greater => Decision::Win,
+            Ordering::Equal => Decision::Tie,
+            Ordering::Less => Decision::Loss,
         }
     }
 

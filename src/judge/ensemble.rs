@@ -10,6 +10,7 @@
 //! The outer journal stores the merged answers. The journal of each member stores that member's answers, so that a run
 //! that ended before all members had answered does not repeat the questions that were answered.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use web_time::Duration;
@@ -18,7 +19,7 @@ use serde::Serialize;
 
 use super::journal::{JOURNAL, Journalled};
 use super::queue::{Answer, Ask, JudgeQueue, Polled, Question, Said, Usage};
-use super::{Judgement, Position, Score, Verdict};
+use super::{Judgement, Position, Score, Verdict, side_of_tie};
 use crate::digest::{Digest, Digester};
 use crate::error::{Error, Result};
 use crate::files;
@@ -89,9 +90,11 @@ impl Vote {
     fn merge(self, probabilities: &[f32]) -> f32 {
         let counts = |p: f32| match (self, p) {
             (Vote::Mean, p) => f64::from(p),
-            (Vote::Majority, p) if p > 0.5 => 1.0,
-            (Vote::Majority, p) if p < 0.5 => 0.0,
-            (Vote::Majority, _) => 0.5,
+            (Vote::Majority, p) => match side_of_tie(p) {
+                Ordering::Greater => 1.0,
+                Ordering::Equal => 0.5,
+                Ordering::Less => 0.0,
+            },
         };
         mean(probabilities.iter().map(|p| counts(*p)))
     }

@@ -24,6 +24,7 @@ pub mod template;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod threaded;
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::ops::AddAssign;
 
@@ -212,15 +213,33 @@ impl From<Verdict> for Written {
     }
 }
 
+/// The distance from ½ up to which a probability is a tie. Two contradictory orders have the mean ½ only up to rounding.
+const TIE: f64 = 1e-6;
+
+/// Whether a response with this probability to be preferred is the better one (`Greater`), the worse one (`Less`), or tied
+/// (`Equal`).
+pub(crate) fn side_of_tie(p: impl Into<f64>) -> Ordering {
+    let p = p.into();
+    if (p - 0.5).abs() <= TIE {
+        Ordering::Equal
+    } else if p > 0.5 {
+        Ordering::Greater
+    } else {
+        Ordering::Less
+    }
+}
+
 impl Verdict {
-    /// The verdict of a judge that prefers `response_1` with probability `p`. Exactly 0.5 is a tie; a `p` outside of
-    /// 0..=1 is invalid.
+    /// The verdict of a judge that prefers `response_1` with probability `p`. Within 1e-6 of 0.5 it is a tie; a `p`
+    /// outside of 0..=1 is invalid.
     pub fn from_probability(p: f32) -> Verdict {
-        match p {
-            p if !(0.0..=1.0).contains(&p) => Verdict::Invalid { why: format!("{p} is not a probability") },
-            p if p > 0.5 => Verdict::First { p },
-            p if p < 0.5 => Verdict::Second { p },
-            _ => Verdict::Tie,
+        if !(0.0..=1.0).contains(&p) {
+            return Verdict::Invalid { why: format!("{p} is not a probability") };
+        }
+        match side_of_tie(p) {
+            Ordering::Greater => Verdict::First { p },
+            Ordering::Less => Verdict::Second { p },
+            Ordering::Equal => Verdict::Tie,
         }
     }
 
@@ -297,8 +316,11 @@ impl Judgement {
 
 /// Whether two orders prefer different responses, given the probabilities of one and the same response in each order.
 pub(crate) fn orders_disagree(p_12: Option<impl Into<f64>>, p_21: Option<impl Into<f64>>) -> bool {
-    let sides = (p_12.map(Into::into), p_21.map(Into::into));
-    matches!(sides, (Some(a), Some(b)) if (a > 0.5 && b < 0.5) || (a < 0.5 && b > 0.5))
+    let sides = (p_12.map(side_of_tie), p_21.map(side_of_tie));
+    matches!(
+        sides,
+        (Some(Ordering::Greater), Some(Ordering::Less)) | (Some(Ordering::Less), Some(Ordering::Greater))
+    )
 }
 
 /// A judgement of a judge that records no orders.
@@ -457,6 +479,7 @@ pub(crate) fn best_and_worst(k: usize, games: &[(usize, usize, Verdict)]) -> Opt
 mod tests {
     use super::*;
     use crate::Wait;
+    use crate::eval::comparison::{Comparison, Decision};
 
     /// Returns these judgements and records how many pairs each call had.
     struct Fixed(Vec<Judgement>, Vec<usize>);
@@ -487,12 +510,30 @@ mod tests {
     #[test]
     fn a_verdict_agrees_with_its_probability() {
         assert_eq!(Verdict::from_probability(0.5), Verdict::Tie);
-        assert_eq!(Verdict::from_probability(0.500_001), Verdict::First { p: 0.500_001 });
-        assert_eq!(Verdict::from_probability(0.499_999), Verdict::Second { p: 0.499_999 });
+        assert_eq!(Verdict::from_probability(0.500_002), Verdict::First { p: 0.500_002 });
+        assert_eq!(Verdict::from_probability(0.499_998), Verdict::Second { p: 0.499_998 });
         assert_eq!((Verdict::from_probability(1.0), Verdict::from_probability(0.0)), (FIRST, SECOND));
         for p in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -1.0, 1.000_001] {
             assert_eq!(Verdict::from_probability(p).label(), "invalid", "{p}");
         }
+    }
+
+    #[test]
+    fn contradictory_orders_tie_in_training_and_in_an_evaluation() {
+        for p in (0..=1000).map(|i| i as f32 / 1000.0) {
+            let judgement = Judgement::from_orders(Some(p), Some(1.0 - p));
+            assert_eq!(judgement.verdict, Verdict::Tie, "{p}");
+            let [first, second] = [p, 1.0 - p].map(|p| Some(f64::from(p)));
+            let evaluated = Comparison::both_orders(first, second, 1.0, 1.0).unwrap();
+            assert_eq!(evaluated.decision(), Some(Decision::Tie), "{p}");
+        }
+        // The mean in f64 is 0.5 + 7e-9.
+        assert_ne!(0.5 * (f64::from(0.2f32) + f64::from(1.0 - 0.2f32)), 0.5);
+        for p in [0.5 - 2e-6, 0.5 + 2e-6] {
+            assert_eq!(Decision::of(p).preference(), if p < 0.5 { 0.0 } else { 1.0 });
+        }
+        // A tie in one order contradicts no preference in the other.
+        assert!(!orders_disagree(Some(0.5 + 1e-7), Some(0.4)) && orders_disagree(Some(0.6), Some(0.4)));
     }
 
     #[test]
