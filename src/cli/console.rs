@@ -23,6 +23,8 @@ use crate::train::{Observer, StepReport};
 static SHOWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
 /// The interval between two frames of the spinner, which is shown until the first step is done.
 const TICK: Duration = Duration::from_millis(120);
+/// The interval between two lines about the progress of a phase, where there is no terminal.
+const BETWEEN_LINES: Duration = Duration::from_secs(10);
 
 /// The format of standard error.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -193,6 +195,8 @@ pub struct Console {
     /// error.
     start: Option<Facts>,
     phase: String,
+    /// The time of the last line about the progress of a phase.
+    line: Instant,
     last: Option<StepReport>,
 }
 
@@ -209,12 +213,35 @@ impl Console {
             bar.enable_steady_tick(TICK);
             show(Some(bar.clone()));
         }
-        Console { bar, start: None, phase: String::new(), last: None }
+        Console { bar, start: None, phase: String::new(), line: Instant::now(), last: None }
     }
 
     /// Sets the facts of the run, which are printed as soon as it has begun.
     pub fn begins(&mut self, facts: Facts) {
         self.start = Some(facts);
+    }
+
+    /// Prints that `done` of `total` parts of a phase are done, where a command has no steps: as the event "progress", on
+    /// the line of the terminal, or without a terminal as a line at most every ten seconds.
+    pub fn progress(&mut self, phase: &str, done: usize, total: usize) {
+        let text = format!("{phase}: {done} of {total}");
+        if self.phase == text {
+            return;
+        }
+        self.phase = text;
+        match log() {
+            Log { quiet: true, .. } => {}
+            Log { format: Format::Json, .. } => {
+                event("progress", json!({"phase": phase, "done": done, "total": total}));
+            }
+            Log { format: Format::Text, .. } if self.bar.is_hidden() => {
+                if self.line.elapsed() >= BETWEEN_LINES {
+                    self.line = Instant::now();
+                    say(&self.phase);
+                }
+            }
+            Log { format: Format::Text, .. } => self.draw(),
+        }
     }
 
     /// Whether a step was done.

@@ -360,15 +360,15 @@ pub(super) async fn look(queue: &mut dyn JudgeQueue, patience: Duration) -> Resu
 }
 
 /// Judges those of `pairs` whose responses differ. Returns one outcome per pair, in order, and the error that ended it
-/// early, in which case the remaining pairs are invalid. `watch` is called regularly, with a message for the user or
-/// `None`, and can stop the judging by returning an error.
+/// early, in which case the remaining pairs are invalid. `watch` is called regularly, with the number of pairs that are
+/// done and a message for the user or `None`, and can stop the judging by returning an error.
 ///
 /// # Errors
 /// As [`JudgeQueue::poll`]; those of `watch`.
 pub async fn compare_all(
     queue: &mut dyn JudgeQueue,
     pairs: &[Pair<'_>],
-    watch: &mut (dyn FnMut(Option<&str>) -> Result<()> + Send),
+    watch: &mut (dyn FnMut(usize, Option<&str>) -> Result<()> + Send),
 ) -> (Vec<PairOutcome>, Result<()>) {
     let not_judged = || PairOutcome::Judged(Verdict::Invalid { why: "not judged".into() }.into());
     let mut results: Vec<PairOutcome> = pairs
@@ -381,7 +381,7 @@ pub async fn compare_all(
             different.iter().map(|i| Question::compare(&i.to_string(), &pairs[*i])).collect();
         let mut open: HashMap<String, usize> =
             questions.iter().map(|question| question.id.clone()).zip(different.iter().copied()).collect();
-        watch(None)?;
+        watch(pairs.len() - open.len(), None)?;
         queue.submit(questions)?;
         while !open.is_empty() {
             let Polled { answers, notes } = look(queue, LOOK).await?;
@@ -390,8 +390,9 @@ pub async fn compare_all(
                     results[at] = PairOutcome::Judged(judgement);
                 }
             }
-            notes.iter().try_for_each(|text| watch(Some(text)))?;
-            watch(None)?;
+            let done = pairs.len() - open.len();
+            notes.iter().try_for_each(|text| watch(done, Some(text)))?;
+            watch(done, None)?;
         }
         Ok(())
     };
@@ -596,7 +597,7 @@ pub(super) mod tests {
         let mut queue = InPlace::new(First { batches: 0, failing: &[] });
         let pair = |response_1, response_2| Pair { prompt: "x", response_1, response_2 };
         let pairs = [pair("a", "a"), pair("a", "b"), pair("b", "a")];
-        let (results, ended) = compare_all(&mut queue, &pairs, &mut |_| Ok(())).wait();
+        let (results, ended) = compare_all(&mut queue, &pairs, &mut |_, _| Ok(())).wait();
         ended.unwrap();
         let first = PairOutcome::Judged(Verdict::First { p: 1.0 }.into());
         assert_eq!(results, [PairOutcome::Identical, first.clone(), first]);
@@ -606,7 +607,7 @@ pub(super) mod tests {
     fn verdicts_before_a_failure_are_kept() {
         let mut queue = InPlace::new(First { batches: 0, failing: &[2] });
         let pairs = [Pair { prompt: "x", response_1: "a", response_2: "b" }; CHUNK + 1];
-        let (results, ended) = compare_all(&mut queue, &pairs, &mut |_| Ok(())).wait();
+        let (results, ended) = compare_all(&mut queue, &pairs, &mut |_, _| Ok(())).wait();
         assert!(ended.is_err(), "the second batch fails");
         let (judged, other) = results.split_at(CHUNK);
         assert!(judged.iter().all(|result| result.verdict() == Verdict::First { p: 1.0 }));

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{open_judge, write_lines};
 use crate::Wait;
 use crate::cli::args::JudgePlan;
-use crate::cli::console::{say, warn};
+use crate::cli::console::{Console, say, warn};
 use crate::cli::labelling::Labelling;
 use crate::cli::signals;
 use crate::data::rows::{Responses, Text, read_responses};
@@ -38,8 +38,11 @@ pub fn run(plan: JudgePlan) -> Result<()> {
         .iter()
         .map(|[prompt, response_1, response_2]| Pair { prompt, response_1, response_2 })
         .collect();
-    let (outcome, ended) = compare_all(judge.as_mut(), &pairs, &mut |note| {
+    let phase = format!("judging by {}", judge.name());
+    let mut console = Console::new();
+    let (outcome, ended) = compare_all(judge.as_mut(), &pairs, &mut |done, note| {
         note.iter().for_each(warn);
+        console.progress(&phase, done, pairs.len());
         match (signals::requests().stops(), &desk) {
             (false, _) => Ok(()),
             // The desk still returns the labels so far.
@@ -51,6 +54,7 @@ pub fn run(plan: JudgePlan) -> Result<()> {
         }
     })
     .wait();
+    console.clear();
     let ended = if signals::requests().stops() { ended.map_err(|_| Error::Interrupted) } else { ended };
     let counts = Counts::of(&outcome);
     if ended.is_ok() || counts.judged > counts.invalid {
