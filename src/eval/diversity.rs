@@ -34,7 +34,7 @@ pub fn repetition<T: AsRef<str>>(texts: &[T], n: usize) -> Option<f64> {
 
 /// A response of a policy.
 #[derive(Clone, Copy, Debug)]
-pub struct AnswerText<'a> {
+pub struct ResponseText<'a> {
     /// The text.
     pub text: &'a str,
     /// Its length in tokens, if known.
@@ -46,7 +46,7 @@ pub struct AnswerText<'a> {
 /// A summary of responses. Means and shares are over the responses for which the value is known, and `None` if there
 /// are none.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct AnswerStatistics {
+pub struct ResponseStatistics {
     /// The number of responses.
     pub count: usize,
     /// Mean length in words.
@@ -62,33 +62,34 @@ pub struct AnswerStatistics {
     /// The share of responses without a word.
     pub empty: Option<f64>,
     /// The share of responses that equal an earlier one.
-    pub repeated_answers: Option<f64>,
+    pub repeated_responses: Option<f64>,
     /// [`distinct_n`] for n = 1, 2, 3.
     pub distinct: [Option<f64>; 3],
     /// [`repetition`] of 3-grams.
     pub repetition: Option<f64>,
 }
 
-/// Summarises `answers`. Fails if there are none.
-pub fn summarise(answers: &[AnswerText]) -> Result<AnswerStatistics> {
-    if answers.is_empty() {
-        return Err(Error::config("answers", "are empty: generate at least one"));
+/// Summarises `responses`. Fails if there are none.
+pub fn summarise(responses: &[ResponseText]) -> Result<ResponseStatistics> {
+    if responses.is_empty() {
+        return Err(Error::config("responses", "are empty: generate at least one"));
     }
-    let texts: Vec<&str> = answers.iter().map(|a| a.text).collect();
-    let numbers = |f: &dyn Fn(&AnswerText) -> Option<f64>| answers.iter().filter_map(f).collect::<Vec<f64>>();
+    let texts: Vec<&str> = responses.iter().map(|a| a.text).collect();
+    let numbers =
+        |f: &dyn Fn(&ResponseText) -> Option<f64>| responses.iter().filter_map(f).collect::<Vec<f64>>();
     let mut characters = numbers(&|a| Some(a.text.chars().count() as f64));
     let mean_characters = mean(&characters);
     characters.sort_by(f64::total_cmp);
     let different: HashSet<&&str> = texts.iter().collect();
-    Ok(AnswerStatistics {
-        count: answers.len(),
+    Ok(ResponseStatistics {
+        count: responses.len(),
         mean_words: mean(&numbers(&|a| Some(a.text.split_whitespace().count() as f64))),
         mean_characters,
         mean_tokens: mean(&numbers(&|a| a.tokens.map(|t| t as f64))),
         median_characters: Some(crate::eval::bootstrap::quantile(&characters, 0.5)),
         ended: mean(&numbers(&|a| a.ended.map(|e| f64::from(u8::from(e))))),
         empty: mean(&numbers(&|a| Some(f64::from(u8::from(a.text.trim().is_empty()))))),
-        repeated_answers: Some(1.0 - different.len() as f64 / texts.len() as f64),
+        repeated_responses: Some(1.0 - different.len() as f64 / texts.len() as f64),
         distinct: [1, 2, 3].map(|n| distinct_n(&texts, n)),
         repetition: repetition(&texts, 3),
     })
@@ -123,18 +124,18 @@ mod tests {
 
     #[test]
     fn a_summary_uses_only_known_values() {
-        let answers = [
-            AnswerText { text: "né à", tokens: Some(4), ended: Some(true) },
-            AnswerText { text: "né à", tokens: None, ended: Some(false) },
-            AnswerText { text: " ", tokens: None, ended: None },
+        let responses = [
+            ResponseText { text: "né à", tokens: Some(4), ended: Some(true) },
+            ResponseText { text: "né à", tokens: None, ended: Some(false) },
+            ResponseText { text: " ", tokens: None, ended: None },
         ];
-        let summary = summarise(&answers).unwrap();
+        let summary = summarise(&responses).unwrap();
         assert_eq!((summary.mean_words, summary.mean_characters), (Some(4.0 / 3.0), Some(3.0)));
         assert_eq!(
             (summary.mean_tokens, summary.ended, summary.median_characters),
             (Some(4.0), Some(0.5), Some(4.0))
         );
-        assert_eq!((summary.empty, summary.repeated_answers), (Some(1.0 / 3.0), Some(1.0 - 2.0 / 3.0)));
+        assert_eq!((summary.empty, summary.repeated_responses), (Some(1.0 / 3.0), Some(1.0 - 2.0 / 3.0)));
         assert!(summarise(&[]).is_err());
     }
 }

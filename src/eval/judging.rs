@@ -209,9 +209,9 @@ mod tests {
         }
     }
 
-    fn verdicts(judge: impl Judge, answers: &[(&str, &str)]) -> Vec<PairVerdict> {
+    fn verdicts(judge: impl Judge, responses: &[(&str, &str)]) -> Vec<PairVerdict> {
         let pairs: Vec<Pair> =
-            answers.iter().map(|(a, b)| Pair { prompt: "x", response_1: a, response_2: b }).collect();
+            responses.iter().map(|(a, b)| Pair { prompt: "x", response_1: a, response_2: b }).collect();
         let mut judge = Journalled::new(Box::new(InPlace::new(judge)));
         judge_pairs(&mut judge, &pairs, 7, &mut |_| Ok(())).wait().unwrap()
     }
@@ -222,8 +222,8 @@ mod tests {
 
     #[test]
     fn a_rule_gives_the_same_verdict_in_both_orders() {
-        let answers = [("aaa", "b"), ("a", "bbb"), ("a", "b"), ("same", "same")].repeat(30);
-        let verdicts = verdicts(Rule::parse("longer").unwrap(), &answers);
+        let responses = [("aaa", "b"), ("a", "bbb"), ("a", "b"), ("same", "same")].repeat(30);
+        let verdicts = verdicts(Rule::parse("longer").unwrap(), &responses);
         let expected = [Decision::Win, Decision::Loss, Decision::Tie, Decision::Tie].map(Some).repeat(30);
         assert_eq!(decisions(&verdicts), expected);
         assert!(verdicts.iter().all(|v| v.identical || (v.p_12 == v.p_21 && v.p_12.is_some())));
@@ -233,14 +233,14 @@ mod tests {
     #[test]
     fn a_position_bias_gives_ties_in_both_orders_and_favours_no_side_in_one() {
         let judged_pairs = std::sync::Arc::default();
-        let answers = [("a", "b")].repeat(200);
+        let responses = [("a", "b")].repeat(200);
         let first = |_: &Pair| Judgement::from(Verdict::First { p: 1.0 });
-        let both = verdicts(Counted(first, std::sync::Arc::clone(&judged_pairs)), &answers);
+        let both = verdicts(Counted(first, std::sync::Arc::clone(&judged_pairs)), &responses);
         assert!(decisions(&both).iter().all(|d| *d == Some(Decision::Tie)));
         assert!(both.iter().all(|v| (v.p_12, v.p_21) == (Some(1.0), Some(0.0))));
         assert_eq!(*judged_pairs.lock().unwrap(), 400, "both orders");
         let one = |_: &Pair| Judgement::from_orders(Some(1.0), None);
-        let one = verdicts(Counted(one, std::sync::Arc::clone(&judged_pairs)), &answers);
+        let one = verdicts(Counted(one, std::sync::Arc::clone(&judged_pairs)), &responses);
         assert_eq!(*judged_pairs.lock().unwrap(), 600, "in one order");
         let wins = decisions(&one).iter().filter(|d| **d == Some(Decision::Win)).count();
         // Four standard deviations of a fair coin; seed 7.

@@ -3,7 +3,8 @@
 //!
 //! | file | contents |
 //! |---|---|
-//! | `answers` | a policy's responses to prompts, and their log-probabilities |
+//! | `evaluation` | the whole evaluation: files, sampling, judging, results |
+//! | `responses` | a policy's responses to prompts, and their log-probabilities |
 //! | `judging` | a judge's verdicts on pairs of responses, in both orders |
 //! | `result` | all results of an evaluation, with the printed sentence and table |
 //! | `comparison` | the outcome for a prompt; wins, ties and losses; win rates in buckets of length |
@@ -20,11 +21,12 @@
 
 pub mod agreement;
 pub mod alpaca_eval;
-pub mod answers;
 pub mod bootstrap;
 pub mod comparison;
 pub mod diversity;
 pub mod ensemble;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod evaluation;
 pub mod files;
 pub mod interval;
 pub mod judged;
@@ -33,6 +35,7 @@ pub mod length_control;
 pub mod logistic;
 pub mod normal;
 pub mod random;
+pub mod responses;
 pub mod result;
 
 pub use interval::wilson_interval;

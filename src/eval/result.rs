@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::agreement::{Kappa, OrderEffect, Share, cohen_kappa, length_preference, order_effect};
 use super::bootstrap::Bootstrap;
 use super::comparison::{Comparison, Decision, Decisions, LengthBucket, length_buckets, preferences};
-use super::diversity::{AnswerStatistics, AnswerText, summarise};
+use super::diversity::{ResponseStatistics, ResponseText, summarise};
 use super::ensemble::{Votes, VotesReport};
 use super::interval::{Interval, Mean, mean_with_error, wilson_of_preferences};
 use super::judging::PairVerdict;
@@ -22,7 +22,7 @@ const MANY_INVALID: f64 = 0.1;
 
 /// A response of A or B.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct EvaluatedAnswer {
+pub struct EvaluatedResponse {
     /// The text, as shown to the judge.
     pub text: String,
     /// Its length in tokens, if it was sampled here.
@@ -39,20 +39,20 @@ pub struct EvaluatedPair {
     /// The prompt, as shown to the judge.
     pub prompt: String,
     /// A's response.
-    pub a: EvaluatedAnswer,
+    pub a: EvaluatedResponse,
     /// B's response.
-    pub b: EvaluatedAnswer,
+    pub b: EvaluatedResponse,
     /// The judge's verdict.
     pub verdict: PairVerdict,
 }
 
 impl EvaluatedPair {
-    /// The row of `answers.jsonl`.
-    pub fn row(&self) -> AnswerRow<'_> {
-        AnswerRow {
+    /// The row of `responses.jsonl`.
+    pub fn row(&self) -> PairRow<'_> {
+        PairRow {
             prompt: &self.prompt,
-            answer_a: &self.a.text,
-            answer_b: &self.b.text,
+            response_a: &self.a.text,
+            response_b: &self.b.text,
             verdict: self.verdict.decision().map_or("invalid", Decision::name),
             p_12: self.verdict.p_12,
             p_21: self.verdict.p_21,
@@ -62,17 +62,17 @@ impl EvaluatedPair {
     }
 
     fn lengths(&self) -> (f64, f64) {
-        let of = |answer: &EvaluatedAnswer| answer.text.chars().count() as f64;
+        let of = |response: &EvaluatedResponse| response.text.chars().count() as f64;
         (of(&self.a), of(&self.b))
     }
 }
 
-/// A row of `answers.jsonl`.
+/// A row of `responses.jsonl`.
 #[derive(Clone, Debug, Serialize)]
-pub struct AnswerRow<'a> {
+pub struct PairRow<'a> {
     prompt: &'a str,
-    answer_a: &'a str,
-    answer_b: &'a str,
+    response_a: &'a str,
+    response_b: &'a str,
     /// "win" (of A), "tie", "loss" or "invalid".
     verdict: &'a str,
     /// The judge's probability that A's response is better, when shown first.
@@ -191,9 +191,9 @@ pub struct EvalResult {
     /// The effect of the order of the responses, over the pairs judged in both.
     pub order: OrderEffect,
     /// Lengths and diversity of A's responses.
-    pub answers_a: AnswerStatistics,
+    pub responses_a: ResponseStatistics,
     /// Lengths and diversity of B's responses.
-    pub answers_b: AnswerStatistics,
+    pub responses_b: ResponseStatistics,
     /// log π(y | x) − log π₀(y | x) in nats, mean over A's responses; π₀ is the model from which A was trained.
     pub kl: Option<Mean>,
     /// The agreement of the members of an ensemble of judges.
@@ -253,11 +253,15 @@ impl EvalResult {
                 pairs.len()
             ));
         }
-        let statistics = |answer: fn(&EvaluatedPair) -> &EvaluatedAnswer| {
-            let texts: Vec<AnswerText> = pairs
+        let statistics = |response: fn(&EvaluatedPair) -> &EvaluatedResponse| {
+            let texts: Vec<ResponseText> = pairs
                 .iter()
-                .map(answer)
-                .map(|answer| AnswerText { text: &answer.text, tokens: answer.tokens, ended: answer.ended })
+                .map(response)
+                .map(|response| ResponseText {
+                    text: &response.text,
+                    tokens: response.tokens,
+                    ended: response.ended,
+                })
                 .collect();
             summarise(&texts)
         };
@@ -278,8 +282,8 @@ impl EvalResult {
             length_buckets: length_buckets(&hard, BUCKETS)?,
             length_preference: length_preference(&hard),
             order: order_effect(&soft),
-            answers_a: statistics(|pair| &pair.a)?,
-            answers_b: statistics(|pair| &pair.b)?,
+            responses_a: statistics(|pair| &pair.a)?,
+            responses_b: statistics(|pair| &pair.b)?,
             kl: mean_with_error(&kl),
             ensemble: votes.report(),
             self_preference: None,
@@ -381,10 +385,10 @@ impl EvalResult {
         if invalid > 0 {
             text += &format!("; {invalid} without a usable verdict");
         }
-        let lengths = [&self.answers_b, &self.answers_a];
-        let (lengths, unit) = match lengths.map(|answers| answers.mean_tokens) {
+        let lengths = [&self.responses_b, &self.responses_a];
+        let (lengths, unit) = match lengths.map(|responses| responses.mean_tokens) {
             [Some(b), Some(a)] => ([b, a], "tokens"),
-            _ => (lengths.map(|answers| answers.mean_characters.unwrap_or_default()), "characters"),
+            _ => (lengths.map(|responses| responses.mean_characters.unwrap_or_default()), "characters"),
         };
         text + &format!("; responses {:.0} -> {:.0} {unit}", lengths[0], lengths[1])
     }
@@ -417,9 +421,9 @@ impl EvalResult {
             );
             rows.push(("both orders", text));
         }
-        let sides = [&self.answers_b, &self.answers_a];
-        let both = |name, of: &dyn Fn(&AnswerStatistics) -> Option<String>| {
-            let text = |answers: &AnswerStatistics| of(answers).unwrap_or_else(|| "–".into());
+        let sides = [&self.responses_b, &self.responses_a];
+        let both = |name, of: &dyn Fn(&ResponseStatistics) -> Option<String>| {
+            let text = |responses: &ResponseStatistics| of(responses).unwrap_or_else(|| "–".into());
             (name, format!("{} -> {}", text(sides[0]), text(sides[1])))
         };
         rows.push(both("characters", &|s| Some(format!("{:.0}", s.mean_characters?))));
@@ -483,7 +487,7 @@ mod tests {
     use crate::judge::Verdict;
 
     fn pair(a: &str, b: &str, p: Option<f64>) -> EvaluatedPair {
-        let answer = |text: &str| EvaluatedAnswer {
+        let response = |text: &str| EvaluatedResponse {
             text: text.into(),
             tokens: Some(text.len()),
             ended: Some(true),
@@ -491,7 +495,7 @@ mod tests {
         };
         let why = p.is_none().then(|| "mute".to_owned());
         let verdict = PairVerdict { p_12: p, p_21: p, why, ..PairVerdict::default() };
-        EvaluatedPair { prompt: "x".into(), a: answer(a), b: answer(b), verdict }
+        EvaluatedPair { prompt: "x".into(), a: response(a), b: response(b), verdict }
     }
 
     fn contest() -> Contest {

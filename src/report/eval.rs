@@ -8,7 +8,7 @@ use super::run_result::{length_change, rate_in_words, unclear};
 use super::scale::{Estimate, Unit, alike, number};
 use super::section::{Sample, Section, Table};
 use crate::eval::comparison::{Decision, Decisions, LengthBucket};
-use crate::eval::diversity::AnswerStatistics;
+use crate::eval::diversity::ResponseStatistics;
 use crate::eval::ensemble::VotesReport;
 use crate::eval::interval::{Interval, Z95};
 use crate::eval::result::{EvalResult, EvaluatedPair, SecondJudge};
@@ -67,7 +67,7 @@ impl Report {
 
 /// The mean lengths of A's and of B's responses, and their unit.
 fn mean_lengths(result: &EvalResult) -> ([f64; 2], &'static str) {
-    let both = [&result.answers_a, &result.answers_b];
+    let both = [&result.responses_a, &result.responses_b];
     match both.map(|responses| responses.mean_tokens) {
         [Some(a), Some(b)] => ([a, b], "tokens"),
         _ => (both.map(|responses| responses.mean_characters.unwrap_or(f64::NAN)), "characters"),
@@ -222,7 +222,7 @@ fn judge(result: &EvalResult) -> Section {
 }
 
 fn responses(result: &EvalResult) -> Section {
-    type Figure = fn(&AnswerStatistics) -> Option<f64>;
+    type Figure = fn(&ResponseStatistics) -> Option<f64>;
     let figures: [(&str, Unit, Figure); 9] = [
         ("tokens, mean", Unit::Plain, |s| s.mean_tokens),
         ("words, mean", Unit::Plain, |s| s.mean_words),
@@ -237,7 +237,7 @@ fn responses(result: &EvalResult) -> Section {
     let text = |unit: Unit, value: Option<f64>| unit.format(value.unwrap_or(f64::NAN));
     let mut table = figures.iter().fold(Table::new(["measure", "A", "B"]), |table, (name, unit, of)| {
         let [a, b] =
-            [&result.answers_a, &result.answers_b].map(|responses| text(*unit, of(responses)).into());
+            [&result.responses_a, &result.responses_b].map(|responses| text(*unit, of(responses)).into());
         table.row([(*name).into(), a, b])
     });
     if let Some(kl) = result.kl {
@@ -284,13 +284,14 @@ fn samples(result: &EvalResult, pairs: &[EvaluatedPair]) -> Section {
 mod tests {
     use super::*;
     use crate::eval::judging::PairVerdict;
-    use crate::eval::result::{Contest, EvaluatedAnswer, OwnModel};
+    use crate::eval::result::{Contest, EvaluatedResponse, OwnModel};
     use crate::judge::queue::Usage;
 
     #[test]
     fn the_result_comes_first_and_responses_are_escaped() {
         let attack = "<script>alert(1)</script>";
-        let response = |text: String| EvaluatedAnswer { text, kl: Some(0.5), ..EvaluatedAnswer::default() };
+        let response =
+            |text: String| EvaluatedResponse { text, kl: Some(0.5), ..EvaluatedResponse::default() };
         let pair = |i: usize| EvaluatedPair {
             prompt: format!("{attack} {i}"),
             a: response(format!("{attack} {}", "a".repeat(i))),

@@ -18,7 +18,7 @@ use super::sampler::Sampler;
 use super::trainer::{Control, Trainer};
 use crate::data::rows::Prompt;
 use crate::error::{Error, Result};
-use crate::eval::answers::AnswerOptions;
+use crate::eval::responses::ResponseOptions;
 use crate::generate::{GenerateOptions, Generator, slots_for};
 use crate::gpu::Arena;
 use crate::judge::queue::IntoJudgeQueue;
@@ -178,7 +178,7 @@ impl AlignRun {
     /// # Errors
     /// [`Error::Config`] if no prompt leaves room for a response, and for `every` = 0.
     pub async fn with_held_out(self, prompts: &[Prompt], every: Option<usize>) -> Result<AlignRun> {
-        let options = AnswerOptions {
+        let options = ResponseOptions {
             sampling: self.options.sampling,
             max_new_tokens: self.options.max_new_tokens,
             stop: self.options.stop.clone(),

@@ -19,10 +19,12 @@ use crate::data::packing::Tree;
 use crate::data::rows::{Pair as PreferenceRow, Prompt, Text};
 use crate::digest::Digester;
 use crate::error::{Error, Result};
-use crate::eval::answers::{AnswerOptions, EncodedPrompt, draw_answers, encode_prompts, log_probabilities};
 use crate::eval::comparison::Decision;
 use crate::eval::interval::wilson_of_preferences;
 use crate::eval::judging::PairVerdict;
+use crate::eval::responses::{
+    EncodedPrompt, ResponseOptions, encode_prompts, log_probabilities, sample_responses,
+};
 use crate::generate::Response;
 use crate::judge::Pair;
 use crate::model::Model;
@@ -56,7 +58,7 @@ pub(super) struct Evaluation {
     prompts: Vec<(Text, Vec<u32>)>,
     /// The prompts as shown to the judge.
     shown: Vec<String>,
-    options: AnswerOptions,
+    options: ResponseOptions,
     /// Steps between two evaluations; `None`: only at the end.
     every: Option<usize>,
     /// A copy of the starting model.
@@ -131,7 +133,7 @@ impl Evaluation {
         policy: &Policy,
         start: Model,
         prompts: &[Prompt],
-        options: AnswerOptions,
+        options: ResponseOptions,
         every: Option<usize>,
         ranks: Ranks,
     ) -> Result<Evaluation> {
@@ -169,7 +171,7 @@ impl Evaluation {
     }
 
     /// Samples the responses of the starting model. `policy` must not have been trained yet. `watch` as in
-    /// [`draw_answers`].
+    /// [`sample_responses`].
     pub async fn sample_start(
         &mut self,
         policy: &Policy,
@@ -196,10 +198,10 @@ impl Evaluation {
         watch: &mut (dyn FnMut(usize) -> Result<()> + Send),
     ) -> Result<Vec<Response>> {
         let part = self.ranks.part(self.prompts.len());
-        let options = AnswerOptions { seed, first: part.start, ..self.options.clone() };
+        let options = ResponseOptions { seed, first: part.start, ..self.options.clone() };
         let prompts: Vec<EncodedPrompt> =
             self.prompts[part].iter().map(|(text, ids)| EncodedPrompt { text, ids: ids.clone() }).collect();
-        self.ranks.join(draw_answers(policy, &prompts, &options, None, watch).await).await
+        self.ranks.join(sample_responses(policy, &prompts, &options, None, watch).await).await
     }
 
     /// The pairs to be judged. The first response is that of the current policy.

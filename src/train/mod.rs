@@ -61,7 +61,7 @@ pub(crate) use evaluation::EvalSample;
 pub use join::Joined;
 pub(crate) use moving_reference::MovingReference;
 pub use options::{AlignOptions, DpoOptions, PairChoice, ReferenceSync, RewardOptions, TrainOptions};
-pub use policy::Policy;
+pub use policy::{Policy, PolicyFiles};
 pub use policy_loss::{Advantage, OnlineLoss, PolicyLoss, TokenWeights};
 pub use progress::Observer;
 pub use report::StepReport;

@@ -14,6 +14,15 @@ use crate::generate::{Chat, GenerateOptions, Generator, Request};
 use crate::gpu::{Arena, Gpu};
 use crate::model::{FloatFormat, FrozenFormat, Model, Scored, score_all};
 
+/// The files of a policy: a model with its LoRA adapter.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PolicyFiles {
+    /// The folder of the model, or its GGUF file.
+    pub model: PathBuf,
+    /// The folder of the LoRA adapter.
+    pub adapter: Option<PathBuf>,
+}
+
 /// A loaded model folder. Clones share the model: training one trains all.
 #[derive(Clone)]
 pub struct Policy {

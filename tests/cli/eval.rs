@@ -33,18 +33,18 @@ fn an_adapter_is_compared_with_its_base_and_every_figure_can_be_recomputed() {
     let done = place.oaif(&format!("{ADAPTED} {RULE} --output out")).done();
     let first = done.out.lines().next().unwrap();
     let result = place.json("out/eval.json");
-    let rows = place.rows("out/answers.jsonl");
+    let rows = place.rows("out/responses.jsonl");
     assert_eq!(rows.len(), 20);
     let (mut points, mut wins) = (0.0, 0);
     for row in &rows {
-        let order = characters(row, "answer_a").cmp(&characters(row, "answer_b"));
+        let order = characters(row, "response_a").cmp(&characters(row, "response_b"));
         let (verdict, p) = match order {
             std::cmp::Ordering::Greater => ("win", 1.0),
             std::cmp::Ordering::Equal => ("tie", 0.5),
             std::cmp::Ordering::Less => ("loss", 0.0),
         };
         assert_eq!(row["verdict"], verdict, "{row}");
-        if row["answer_a"] != row["answer_b"] {
+        if row["response_a"] != row["response_b"] {
             assert_eq!((&row["p_12"], &row["p_21"]), (&json!(p), &json!(p)), "the same in both orders");
         }
         assert!(row["kl"].is_number(), "{row}");
@@ -65,12 +65,12 @@ fn an_adapter_is_compared_with_its_base_and_every_figure_can_be_recomputed() {
     let sentence = format!("A wins {:.0}\u{a0}% (95\u{a0}% interval", 5.0 * points);
     assert!(html.contains(&sentence) && html.contains("Some responses"), "{sentence}");
     let names = [
-        "answers.jsonl",
-        "answers_a.jsonl",
-        "answers_b.jsonl",
         "eval.json",
         "judgements.jsonl",
         "report.html",
+        "responses.jsonl",
+        "responses_a.jsonl",
+        "responses_b.jsonl",
     ];
     assert_eq!(place.names("out"), names);
 
@@ -79,9 +79,9 @@ fn an_adapter_is_compared_with_its_base_and_every_figure_can_be_recomputed() {
     assert_eq!(place.json("out/eval.json"), result, "the result is reproducible");
     // The responses of A depend only on its policy and the seed.
     place.oaif(&format!("{ADAPTED} {RULE} --output other --seed 9")).done();
-    assert_ne!(place.rows("other/answers.jsonl"), rows);
+    assert_ne!(place.rows("other/responses.jsonl"), rows);
     // The log-probabilities of each response under both policies are those of `oaif score`.
-    let line = "score --model tiny --input out/answers_a.jsonl";
+    let line = "score --model tiny --input out/responses_a.jsonl";
     let (base, own) = (place.oaif(line).rows(), place.oaif(&format!("{line} --adapter tiny_lora")).rows());
     for ((base, own), row) in base.iter().zip(&own).zip(&rows) {
         assert_close(number(row, "kl"), number(own, "logp") - number(base, "logp"), 1e-4);
@@ -112,13 +112,13 @@ done"#,
 
     // Simulates a kill: half of each file, and a torn line.
     let mut kept = 0;
-    for name in ["out/answers_a.jsonl", "out/judgements.jsonl"] {
+    for name in ["out/responses_a.jsonl", "out/judgements.jsonl"] {
         let text = String::from_utf8(place.read(name)).unwrap();
         let half: Vec<&str> = text.lines().take(text.lines().count() / 2).collect();
         kept = half.len();
         place.write(name, format!("{}\n{{\"id\":\"1", half.join("\n")));
     }
-    for name in ["out/answers.jsonl", "out/eval.json", "asked.jsonl"] {
+    for name in ["out/responses.jsonl", "out/eval.json", "asked.jsonl"] {
         std::fs::remove_file(place.path(name)).unwrap();
     }
     place.oaif(&line).done();
@@ -147,7 +147,7 @@ fn only_one_process_at_a_time_uses_an_evaluation_folder() {
     let judged = place.rows("out/judgements.jsonl").len();
     place.oaif(&line).done();
     assert_eq!(place.rows("out/judgements.jsonl").len(), judged, "no pair is judged twice");
-    assert_eq!(place.rows("out/answers_a.jsonl").len(), 20);
+    assert_eq!(place.rows("out/responses_a.jsonl").len(), 20);
 }
 
 #[cfg(unix)]
@@ -159,11 +159,11 @@ fn a_failing_judge_ends_the_evaluation_and_the_same_command_resumes_it() {
     let failed = place.oaif(&line);
     assert!(failed.err.contains("the same command continues from there"), "{}", failed.err);
     failed.ended(1, &["judge.sh", "broken"]);
-    let drawn = place.read("out/answers_a.jsonl");
+    let drawn = place.read("out/responses_a.jsonl");
     place.script("judge.sh", r#"sed 's/^{"id":"\([^"]*\)".*/{"id": "\1", "verdict": "tie"}/'"#);
     let done = place.oaif(&line).done();
     assert!(done.out.starts_with("A wins 50.0 % of 20 prompts"), "{}", done.out);
-    assert_eq!(place.read("out/answers_a.jsonl"), drawn, "no response is sampled twice");
+    assert_eq!(place.read("out/responses_a.jsonl"), drawn, "no response is sampled twice");
     // A judge without any valid verdict gives no result.
     place.script(
         "mute.sh",
@@ -195,7 +195,7 @@ fn a_run_is_compared_with_its_initial_policy_and_the_use_of_its_own_judge_is_rep
     ] {
         assert_eq!(result["configuration"][key], value, "{key}: sampled with the settings of the run");
     }
-    assert!(number(&result["answers_a"], "mean_tokens") <= 6.0 && result["kl"]["mean"].is_number());
+    assert!(number(&result["responses_a"], "mean_tokens") <= 6.0 && result["kl"]["mean"].is_number());
 
     let held_out = "--dataset prompts.jsonl --max-prompts 8 --output other";
     let other = place.oaif(&format!("eval --run lora --judge rule --judge-rule shorter {held_out}")).done();
@@ -276,18 +276,20 @@ fn responses_in_files_and_datasets_are_compared_without_a_policy() {
         "{}",
         reference.out
     );
-    assert!(place.rows("out/answers.jsonl").iter().all(|row| row["answer_b"] == " home ."));
+    assert!(place.rows("out/responses.jsonl").iter().all(|row| row["response_b"] == " home ."));
 
     // The output of one evaluation is the input of another, and its verdicts are those of a second judge.
     place.oaif(&format!("{ADAPTED} {RULE} --output drawn")).done();
-    let files = "eval --answers drawn/answers_a.jsonl --against drawn/answers_b.jsonl --output files";
-    place.oaif(&format!("{files} --judge rule --judge-rule longer --judgements drawn/answers.jsonl")).done();
+    let files = "eval --responses drawn/responses_a.jsonl --against drawn/responses_b.jsonl --output files";
+    place
+        .oaif(&format!("{files} --judge rule --judge-rule longer --judgements drawn/responses.jsonl"))
+        .done();
     let (drawn, again) = (place.json("drawn/eval.json"), place.json("files/eval.json"));
     assert_eq!(again["win_rate"], drawn["win_rate"]);
     assert_eq!(again["second_judge"]["agreement"]["kappa"], 1.0);
-    assert_eq!(again["answers_a"]["mean_tokens"], Value::Null);
+    assert_eq!(again["responses_a"]["mean_tokens"], Value::Null);
     let opposite = place
-        .oaif(&format!("{files} --judge rule --judge-rule shorter --judgements drawn/answers.jsonl"))
+        .oaif(&format!("{files} --judge rule --judge-rule shorter --judgements drawn/responses.jsonl"))
         .done();
     assert!(opposite.out.contains("κ -"), "{}", opposite.out);
 
@@ -299,7 +301,29 @@ fn responses_in_files_and_datasets_are_compared_without_a_policy() {
     place.write("model_outputs.json", json!(outputs).to_string());
     let line = "eval --model tiny --alpaca-eval model_outputs.json --against reference --max-new-tokens 4 --output alpaca";
     place.oaif(&format!("{line} {RULE}")).done();
-    assert!(place.rows("alpaca/answers.jsonl").iter().all(|row| row["answer_b"] == " a hat"));
+    assert!(place.rows("alpaca/responses.jsonl").iter().all(|row| row["response_b"] == " a hat"));
+}
+
+#[test]
+fn progress_is_an_event_of_the_json_log() {
+    let Some(place) = place() else { return };
+    place
+        .write("pairs.jsonl", json!({"prompt": "fox", "response_1": " a", "response_2": " the"}).to_string());
+    let of = |line: &str| {
+        let events = super::rows(&place.oaif(&format!("{line} {RULE} --log json")).done().err);
+        let progress = events.into_iter().filter(|event| event["event"] == "progress");
+        let keys = |event: Value| ["phase", "done", "total"].map(|key| event[key].clone());
+        progress.map(keys).collect::<Vec<_>>()
+    };
+    let events = of(&format!("{ADAPTED} --output out"));
+    for phase in ["sampling responses of A", "sampling responses of B", "judging by rule longer"] {
+        let last = events.iter().rfind(|[of, ..]| of == phase).unwrap();
+        assert_eq!(*last, [json!(phase), json!(20), json!(20)]);
+    }
+    let whole = events.iter().all(|[_, done, total]| done.as_u64() <= total.as_u64() && *total == 20);
+    assert!(whole, "{events:?}");
+    let events = of("judge --input pairs.jsonl");
+    assert_eq!(events.last().unwrap()[1..], [json!(1), json!(1)]);
 }
 
 #[test]
@@ -339,6 +363,13 @@ fn invalid_evaluations_are_refused_in_a_sentence() {
     place
         .oaif(&format!("{ADAPTED} {RULE} --output out --judgements few.jsonl"))
         .ended(1, &["holds 1 verdicts for 20 pairs"]);
+    // An error about the prompts names the file that they came from.
+    place.write("blank.jsonl", "{\"prompt\": \"\", \"text\": \" one\"}\n");
+    let blank = "--responses blank.jsonl --against blank.jsonl --output out";
+    refuses(blank, 1, &["blank.jsonl: holds 1 prompts, all of them empty"]);
+    place.write("blank.json", json!([{"instruction": "", "output": " a hat"}]).to_string());
+    let blank = "--model tiny --alpaca-eval blank.json --against reference --output out";
+    refuses(blank, 1, &["blank.json: holds 1 prompts, all of them empty"]);
     let judged = place.oaif(&format!("{ADAPTED} --output out --judge rule"));
     judged.refused(2, &["--judge rule", "needs --judge-rule"]);
 }
@@ -459,7 +490,7 @@ fn two_judges_give_their_agreement_and_a_win_rate_each() {
 
     place.write("longer.toml", "judge = \"rule\"\njudge-rule = \"longer\"\n");
     let same = place.oaif(&format!("{ADAPTED} {RULE} --output out --second-judge longer.toml")).done();
-    assert!(same.err.contains("the second judge is the same as --judge"), "{}", same.err);
+    assert!(same.err.contains("the second judge is the same as the first"), "{}", same.err);
     let refuses = |text: &str, parts: &[&str]| {
         place.write("bad.toml", text);
         let line = format!("{ADAPTED} {RULE} --output none --second-judge bad.toml");
@@ -487,7 +518,7 @@ fn a_person_in_an_ensemble_is_shown_each_pair_once() {
     Outcome::of(command).done();
     let different = 5 - place.json("out/eval.json")["identical"].as_u64().unwrap() as usize;
     assert_eq!(place.rows("out/judges/1/judgements.jsonl").len(), different);
-    let rows = place.rows("out/answers.jsonl");
+    let rows = place.rows("out/responses.jsonl");
     assert!(rows.iter().filter(|row| row["p_12"].is_null() != row["p_21"].is_null()).count() == different);
 }
 

@@ -157,6 +157,16 @@ fn policy_judge_adapter_and_prompts_can_be_given_by_name() {
     for (key, name) in expected {
         assert_eq!(run[key], format!("{name}@{COMMIT}"));
     }
+    // The results of an evaluation name the policies as they were given.
+    place.write("second.toml", "judge = 'likelihood'\njudge-model = 'org/tiny'\n");
+    let eval = "eval --model org/tiny@v1 --adapter org/lora --dataset org/pairs:train --max-new-tokens 4 --output eval \
+                --judge rule --judge-rule longer --second-judge second.toml";
+    Outcome::of(place.online(&hub, eval)).done();
+    let result = place.json("eval/eval.json");
+    assert_eq!((&result["a"], &result["b"]), (&json!("org/tiny@v1 with org/lora"), &json!("org/tiny@v1")));
+    let configuration = &result["configuration"];
+    assert_eq!(configuration["model"], format!("org/tiny@{COMMIT}"));
+    assert_eq!(configuration["second-judge"]["judge-model"], "org/tiny");
 }
 
 #[test]

@@ -10,15 +10,16 @@ use super::gpu::{BaseDtypeArgs, GpuArgs, GpuPlan};
 use super::judge::{JudgeArgs, PROTOCOL};
 use super::paths::{adapter_dir, dataset_file, input_file, last_checkpoint, model_dir, run_dir};
 use super::policy::PolicyFiles;
-use super::sampling::{SamplingArgs, SamplingPlan};
+use super::sampling::SamplingArgs;
 use super::{first_given, positive};
 use crate::cli::fetch::{Fetch, Input, What};
 use crate::data::rows::Columns;
 use crate::error::{Error, Result};
+use crate::eval::evaluation::{EvalOptions, OtherJudge, Prompts, Side};
+use crate::eval::responses::ResponseOptions;
 use crate::files;
 use crate::gguf;
 use crate::judge::config::JudgeConfig;
-use crate::model::FrozenFormat;
 use crate::model::adapter_storage::ADAPTER_CONFIG;
 use crate::train::run_dir::RUN;
 
@@ -38,11 +39,11 @@ pub(crate) struct EvalArgs {
     #[arg(long, value_name = "DIR|NAME", aliases = ["adapter-path", "adapter-name-or-path"])]
     adapter: Option<PathBuf>,
     /// Run folder: A is the trained policy, B its starting model
-    #[arg(long, value_name = "RUN", conflicts_with_all = ["model", "adapter", "answers"])]
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["model", "adapter", "responses"])]
     run: Option<PathBuf>,
     /// File of A's responses: {"prompt","text"} rows, as written by oaif generate, or an AlpacaEval output file
     #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "adapter"])]
-    answers: Option<PathBuf>,
+    responses: Option<PathBuf>,
     /// B: a model (folder or name); start for A's model without its adapter or the starting model of --run; reference for the
     /// reference responses of the dataset; or a file of responses [default: start]
     #[arg(long, value_name = "DIR|NAME|FILE|WORD")]
@@ -52,7 +53,7 @@ pub(crate) struct EvalArgs {
     against_adapter: Option<PathBuf>,
 
     /// Held-out prompts, in the formats of oaif align: a file, or ORG/NAME[:SPLIT] on the Hugging Face Hub [default: the
-    /// prompts of --answers; with --run, its evaluation or training rows]
+    /// prompts of --responses; with --run, its evaluation or training rows]
     #[arg(long, value_name = "FILE|NAME", help_heading = "Prompts", aliases = ["eval-dataset", "prompts"])]
     dataset: Option<PathBuf>,
     /// Column of the prompt in --dataset
@@ -90,9 +91,9 @@ pub(crate) struct EvalArgs {
     #[arg(long, value_name = "FILE", help_heading = "Other judgements")]
     #[serde(skip)]
     second_judge: Option<PathBuf>,
-    /// File of another judge's verdicts on the same pairs, to measure the agreement: answers.jsonl of another oaif eval, or the
-    /// output of oaif judge, one line per pair in the same order. Without a policy: print the results in a judgement file of
-    /// AlpacaEval (annotations.json), MT-Bench (…_pair.jsonl, …_single.jsonl) or Arena-Hard
+    /// File of another judge's verdicts on the same pairs, to measure the agreement: responses.jsonl of another oaif eval, or
+    /// the output of oaif judge, one line per pair in the same order. Without a policy: print the results in a judgement file
+    /// of AlpacaEval (annotations.json), MT-Bench (…_pair.jsonl, …_single.jsonl) or Arena-Hard
     #[arg(long, value_name = "FILE", help_heading = "Other judgements", conflicts_with = "second_judge")]
     judgements: Option<PathBuf>,
     /// AlpacaEval's df_gamed.csv (from the dataset tatsu-lab/alpaca_eval), to compute its length-controlled win rate from
@@ -125,49 +126,11 @@ pub(crate) struct JudgementsPlan {
     pub json: bool,
 }
 
-/// Where the responses of one side come from.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Side {
-    /// Sampled from a policy.
-    Policy(PolicyFiles),
-    /// Read from a file.
-    Answers(PathBuf),
-    /// The reference responses of the dataset.
-    Reference,
-}
-
-/// Where prompts come from.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum EvalPrompts {
-    Rows(Vec<PathBuf>, Columns),
-    AlpacaEval(PathBuf),
-    MtBench(PathBuf),
-    ArenaHard(PathBuf),
-    /// The prompts of A's responses.
-    OfAnswers,
-}
-
 /// `oaif eval`, checked.
 #[derive(Debug)]
 pub(crate) struct EvalPlan {
-    pub a: Side,
-    pub b: Side,
-    /// Whether B is the starting model of A.
-    pub b_is_start: bool,
-    /// The run that trained A.
-    pub run: Option<PathBuf>,
-    pub prompts: EvalPrompts,
-    pub chat: bool,
-    pub max_prompts: usize,
-    pub sampling: SamplingPlan,
-    pub seed: u32,
-    pub judgements: Option<PathBuf>,
-    pub output: PathBuf,
+    pub options: EvalOptions,
     pub json: bool,
-    pub judge: JudgeConfig,
-    /// Another judge of the same pairs.
-    pub second_judge: Option<JudgeConfig>,
-    pub base_dtype: Option<FrozenFormat>,
     pub gpu: GpuPlan,
     /// The flags with their values.
     pub config: Value,
@@ -241,7 +204,7 @@ impl EvalArgs {
     /// The plan of `--judgements` without a policy; `None` if a policy is given.
     pub fn judgements_alone(&self) -> Result<Option<JudgementsPlan>> {
         let Some(file) = self.judgements.as_deref() else { return Ok(None) };
-        if self.run.is_some() || self.model.is_some() || self.answers.is_some() {
+        if self.run.is_some() || self.model.is_some() || self.responses.is_some() {
             return Ok(None);
         }
         // Flags of this mode, and flags that have a default.
@@ -255,7 +218,7 @@ impl EvalArgs {
             "base-dtype",
         ];
         if let Some(flag) = first_given(self, &known) {
-            let why = "has no effect with --judgements without a policy: leave it out, or give --run, --model or --answers";
+            let why = "has no effect with --judgements without a policy: leave it out, or give --run, --model or --responses";
             return Err(Error::config(flag, why));
         }
         let anchors = self.alpaca_anchors.as_deref();
@@ -293,21 +256,20 @@ impl EvalArgs {
         }
         let judge = self.judge.plan()?;
         let mut config = serde_json::to_value(&self).unwrap_or_else(|_| json!({}));
-        let second_judge = match self.second_judge.as_deref() {
-            None => None,
-            Some(path) => {
+        let other_judge = match (&self.second_judge, &self.judgements) {
+            (Some(path), _) => {
                 let (second, flags) = second_judge(path)?;
                 config["second-judge"] = flags;
-                Some(second)
+                if judge.desk().is_some() && second.desk().is_some() {
+                    let why = "is a person, like --judge: give another kind of judge";
+                    return Err(Error::config("--second-judge", why));
+                }
+                Some(OtherJudge::Config(second))
             }
+            (None, Some(path)) => Some(OtherJudge::Judgements(input_file("--judgements", path)?)),
+            (None, None) => None,
         };
-        if judge.desk().is_some() && second_judge.as_ref().is_some_and(|judge| judge.desk().is_some()) {
-            return Err(Error::config(
-                "--second-judge",
-                "is a person, like --judge: give another kind of judge",
-            ));
-        }
-        Ok(EvalPlan {
+        let options = EvalOptions {
             a,
             b,
             b_is_start,
@@ -315,34 +277,32 @@ impl EvalArgs {
             prompts,
             chat: self.chat,
             max_prompts: positive("--max-prompts", self.max_prompts)?,
-            sampling,
-            seed: self.seed,
-            judgements: self
-                .judgements
-                .as_deref()
-                .map(|path| input_file("--judgements", path))
-                .transpose()?,
-            output,
-            json: self.json,
+            sampling: ResponseOptions {
+                sampling: sampling.params,
+                max_new_tokens: sampling.max_new_tokens,
+                stop: sampling.stop,
+                slots: sampling.slots,
+                seed: self.seed,
+                first: 0,
+            },
             judge,
-            second_judge,
+            other_judge,
             base_dtype: self.base_dtype.plan(),
-            gpu: self.gpu.plan(false),
-            config,
-            warnings,
-        })
+            output,
+        };
+        Ok(EvalPlan { options, json: self.json, gpu: self.gpu.plan(false), config, warnings })
     }
 
     fn side_a(&self, run: Option<&EvaluatedRun>) -> Result<Side> {
-        match (run, &self.model, &self.answers) {
-            (Some(run), ..) => Ok(Side::Policy(run.trained.clone())),
-            (_, Some(model), _) => Ok(Side::Policy(PolicyFiles {
+        match (run, &self.model, &self.responses) {
+            (Some(run), ..) => Ok(sampled(run.trained.clone())),
+            (_, Some(model), _) => Ok(sampled(PolicyFiles {
                 model: model_dir("--model", model)?,
                 adapter: self.adapter.as_deref().map(|dir| adapter_dir("--adapter", dir)).transpose()?,
             })),
-            (_, _, Some(answers)) => Ok(Side::Answers(input_file("--answers", answers)?)),
+            (_, _, Some(responses)) => Ok(Side::Responses(input_file("--responses", responses)?)),
             _ => {
-                let why = "there is nothing to evaluate: give --run RUN, --model DIR (with --adapter DIR) or --answers FILE";
+                let why = "there is nothing to evaluate: give --run RUN, --model DIR (with --adapter DIR) or --responses FILE";
                 Err(Error::config("--model", why))
             }
         }
@@ -355,12 +315,12 @@ impl EvalArgs {
         let against = self.against.as_deref().filter(|path| path.as_os_str() != "start");
         let Some(against) = against else {
             return match (adapter, run, a) {
-                (Some(adapter), _, Side::Policy(a)) => {
-                    Ok((Side::Policy(PolicyFiles { adapter: Some(adapter), ..a.clone() }), false))
+                (Some(adapter), _, Side::Policy { files, .. }) => {
+                    Ok((sampled(PolicyFiles { adapter: Some(adapter), ..files.clone() }), false))
                 }
-                (None, Some(run), _) => Ok((Side::Policy(run.start.clone()), true)),
-                (None, None, Side::Policy(a)) if a.adapter.is_some() => {
-                    Ok((Side::Policy(PolicyFiles { adapter: None, ..a.clone() }), true))
+                (None, Some(run), _) => Ok((sampled(run.start.clone()), true)),
+                (None, None, Side::Policy { files, .. }) if files.adapter.is_some() => {
+                    Ok((sampled(PolicyFiles { adapter: None, ..files.clone() }), true))
                 }
                 _ => {
                     let why = "is required: A has no starting model to compare with, since neither an adapter nor a run is \
@@ -372,10 +332,10 @@ impl EvalArgs {
         let side = if against.as_os_str() == "reference" {
             Side::Reference
         } else if against.is_file() && !gguf::has_gguf_extension(against) {
-            Side::Answers(against.to_owned())
+            Side::Responses(against.to_owned())
         } else {
             let model = model_dir("--against", against)?;
-            return Ok((Side::Policy(PolicyFiles { model, adapter }), false));
+            return Ok((sampled(PolicyFiles { model, adapter }), false));
         };
         match adapter {
             Some(_) => Err(Error::config("--against-adapter", "needs a model as --against: leave it out")),
@@ -383,12 +343,7 @@ impl EvalArgs {
         }
     }
 
-    fn prompts(
-        &self,
-        a: &Side,
-        run: Option<&EvaluatedRun>,
-        warnings: &mut Vec<String>,
-    ) -> Result<EvalPrompts> {
+    fn prompts(&self, a: &Side, run: Option<&EvaluatedRun>, warnings: &mut Vec<String>) -> Result<Prompts> {
         let columns = Columns {
             prompt: self.prompt_column.clone(),
             reference: self.reference_column.clone(),
@@ -399,20 +354,20 @@ impl EvalArgs {
             input_file(flag, if path.is_dir() { &inside } else { path })
         };
         if let Some(file) = &self.alpaca_eval {
-            return Ok(EvalPrompts::AlpacaEval(in_folder("--alpaca-eval", file, OUTPUTS)?));
+            return Ok(Prompts::AlpacaEval(in_folder("--alpaca-eval", file, OUTPUTS)?));
         }
         if let Some(file) = &self.mt_bench {
-            return Ok(EvalPrompts::MtBench(in_folder("--mt-bench", file, QUESTIONS)?));
+            return Ok(Prompts::MtBench(in_folder("--mt-bench", file, QUESTIONS)?));
         }
         if let Some(file) = &self.arena_hard {
-            return Ok(EvalPrompts::ArenaHard(in_folder("--arena-hard", file, QUESTIONS)?));
+            return Ok(Prompts::ArenaHard(in_folder("--arena-hard", file, QUESTIONS)?));
         }
         if let Some(file) = &self.dataset {
-            return Ok(EvalPrompts::Rows(vec![dataset_file(file)?], columns));
+            return Ok(Prompts::Rows(vec![dataset_file(file)?], columns));
         }
         let Some(run) = run else {
             return match a {
-                Side::Answers(_) => Ok(EvalPrompts::OfAnswers),
+                Side::Responses(path) => Ok(Prompts::Responses(path.clone())),
                 _ => {
                     let why =
                         "is required: give held-out prompts, or --alpaca-eval, --mt-bench or --arena-hard";
@@ -424,7 +379,7 @@ impl EvalArgs {
         let prompt = run.config["prompt-column"].as_str().unwrap_or("prompt").to_owned();
         let columns = Columns { prompt, ..columns };
         if let Some(held_out) = of_run("eval-dataset") {
-            return Ok(EvalPrompts::Rows(vec![dataset_file(&held_out)?], columns));
+            return Ok(Prompts::Rows(vec![dataset_file(&held_out)?], columns));
         }
         let Some(rows) = of_run("dataset") else {
             return Err(Error::config("--dataset", "is required: run.json of the run names no dataset"));
@@ -434,7 +389,26 @@ impl EvalArgs {
              generalises"
                 .into(),
         );
-        Ok(EvalPrompts::Rows(vec![dataset_file(&rows)?], columns))
+        Ok(Prompts::Rows(vec![dataset_file(&rows)?], columns))
+    }
+}
+
+/// The side whose responses this policy writes. It is named by the names that the user gave, not by the folders of downloads.
+fn sampled(files: PolicyFiles) -> Side {
+    let name = match &files.adapter {
+        None => without_commit(&files.model),
+        Some(adapter) => format!("{} with {}", without_commit(&files.model), without_commit(adapter)),
+    };
+    Side::Policy { name, files }
+}
+
+/// A path, or a name on the Hub without the commit that a run records.
+fn without_commit(path: &Path) -> String {
+    let text = path.display().to_string();
+    let is_commit = |revision: &str| revision.len() == 40 && revision.bytes().all(|b| b.is_ascii_hexdigit());
+    match text.rsplit_once('@') {
+        Some((name, revision)) if is_commit(revision) => name.to_owned(),
+        _ => text,
     }
 }
 
@@ -451,26 +425,44 @@ fn second_judge(path: &Path) -> Result<(JudgeConfig, Value)> {
 impl Fetch for EvalPlan {
     fn inputs(&mut self) -> Vec<Input<'_>> {
         let mut inputs = Vec::new();
-        for (side, model, adapter) in
-            [(&mut self.a, "--model", "--adapter"), (&mut self.b, "--against", "--against-adapter")]
-        {
-            if let Side::Policy(files) = side {
+        let EvalOptions { a, b, prompts, judge, other_judge, .. } = &mut self.options;
+        for (side, model, adapter) in [(a, "--model", "--adapter"), (b, "--against", "--against-adapter")] {
+            if let Side::Policy { files, .. } = side {
                 inputs.extend(files.inputs(model, adapter));
             }
         }
-        if let EvalPrompts::Rows(files, _) = &mut self.prompts {
+        if let Prompts::Rows(files, _) = prompts {
             inputs.extend(Input::rows("--dataset", files));
         }
-        for (flag, judge) in
-            [("--judge-model", Some(&mut self.judge)), ("--second-judge-model", self.second_judge.as_mut())]
-        {
-            let models = judge.map(JudgeConfig::model_paths_mut).unwrap_or_default();
-            inputs.extend(models.into_iter().map(|path| Input::new(flag, What::Model, path)));
+        let of_judge = judge.model_paths_mut().into_iter();
+        inputs.extend(of_judge.map(|path| Input::new("--judge-model", What::Model, path)));
+        if let Some(OtherJudge::Config(judge)) = other_judge {
+            let of_judge = judge.model_paths_mut().into_iter();
+            inputs.extend(of_judge.map(|path| Input::new("--second-judge", What::Model, path)));
         }
         inputs
     }
 
     fn config(&mut self) -> Option<&mut Value> {
         Some(&mut self.config)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_is_named_as_the_user_gave_it_without_the_commit_that_a_run_records() {
+        let commit = "0123456789abcdef0123456789abcdef01234567";
+        let named = |model: &str, adapter: Option<&str>| {
+            let files = PolicyFiles { model: model.into(), adapter: adapter.map(PathBuf::from) };
+            let Side::Policy { name, .. } = sampled(files) else { panic!() };
+            name
+        };
+        assert_eq!(named("org/model", None), "org/model");
+        assert_eq!(named("org/model@v1", Some("run/adapter")), "org/model@v1 with run/adapter");
+        let [model, adapter] = ["org/model", "hf://org/lora"].map(|name| format!("{name}@{commit}"));
+        assert_eq!(named(&model, Some(&adapter)), "org/model with hf://org/lora");
     }
 }

@@ -41,7 +41,7 @@ pub(crate) use chat::ChatPlan;
 #[cfg(feature = "demo")]
 pub(crate) use demo::DemoPlan;
 pub(crate) use doctor::DoctorPlan;
-pub(crate) use eval::{EvalPlan, EvalPrompts, JudgementsPlan, Side};
+pub(crate) use eval::{EvalPlan, JudgementsPlan};
 pub(crate) use export::{ExportFormat, ExportPlan};
 pub(crate) use generate::{GeneratePlan, Prompts};
 pub(crate) use held_out::HeldOut;
@@ -49,7 +49,6 @@ pub(crate) use judge::flags_of_judges;
 pub(crate) use judge_pairs::JudgePlan;
 pub(crate) use loss::flags_of_losses;
 pub(crate) use models::ModelsPlan;
-pub(crate) use policy::PolicyFiles;
 pub(crate) use report::ReportPlan;
 pub(crate) use score::ScorePlan;
 pub(crate) use train_plans::{AlignPlan, DpoPlan, RewardPlan, SftPlan, TrainPlan};

@@ -7,6 +7,7 @@ use clap::Args;
 use super::paths::{AdapterArgs, model_dir};
 use crate::cli::fetch::{Input, What};
 use crate::error::Result;
+pub(crate) use crate::train::PolicyFiles;
 
 /// Flags of commands that load one policy.
 #[derive(Debug, Args)]
@@ -18,13 +19,6 @@ pub(crate) struct PolicyArgs {
     adapter: AdapterArgs,
 }
 
-/// A model with its LoRA adapter.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct PolicyFiles {
-    pub model: PathBuf,
-    pub adapter: Option<PathBuf>,
-}
-
 impl PolicyArgs {
     pub fn plan(&self) -> Result<PolicyFiles> {
         Ok(PolicyFiles { model: model_dir("--model", &self.model)?, adapter: self.adapter.plan()? })
@@ -33,7 +27,7 @@ impl PolicyArgs {
 
 impl PolicyFiles {
     /// The inputs, given with the flags `model` and `adapter`.
-    pub fn inputs(&mut self, model: &'static str, adapter: &'static str) -> Vec<Input<'_>> {
+    pub(super) fn inputs(&mut self, model: &'static str, adapter: &'static str) -> Vec<Input<'_>> {
         let of_model = Input::new(model, What::Model, &mut self.model);
         let of_adapter = self.adapter.as_mut().map(|path| Input::new(adapter, What::Adapter, path));
         std::iter::once(of_model).chain(of_adapter).collect()

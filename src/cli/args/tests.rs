@@ -2,7 +2,7 @@ mod names;
 mod paths;
 
 use crate::train::run_dir::Resume;
-use crate::train::{Advantage, OnlineLoss, PairChoice, ReferenceSync, TokenWeights};
+use crate::train::{Advantage, OnlineLoss, PairChoice, PolicyFiles, ReferenceSync, TokenWeights};
 use std::path::PathBuf;
 
 use super::*;

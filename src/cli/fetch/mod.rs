@@ -88,8 +88,8 @@ pub(super) fn fetched<P: Fetch>(mut plan: P) -> Result<P> {
         commits.push((input.flag.trim_start_matches("--"), name));
     }
     if let Some(config) = plan.config() {
-        // Models of an ensemble's members are not in the configuration but in the members' files.
-        commits.retain(|(key, _)| !config[*key].is_null());
+        // Models of a second judge and of an ensemble's members are not flags but in the files of these judges.
+        commits.retain(|(key, _)| config[*key].is_string());
         for (key, name) in commits {
             config[key] = Value::from(name);
         }

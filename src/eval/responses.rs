@@ -21,7 +21,7 @@ const ROUNDS: usize = 4;
 
 /// The options of sampling.
 #[derive(Clone, Debug)]
-pub struct AnswerOptions {
+pub struct ResponseOptions {
     /// The sampling parameters.
     pub sampling: SamplingParams,
     /// The longest response in tokens, limited by the model's context.
@@ -57,7 +57,7 @@ pub fn encode_prompts<'t>(
 
 /// A file of sampled responses, `{"id","prompt","text","token_ids","finish_reason"}`. The id is a digest of everything
 /// on which a response depends.
-pub struct AnswerFile {
+pub struct ResponseFile {
     lines: SharedJsonLines,
     /// The digest of the policy.
     source: String,
@@ -79,13 +79,13 @@ struct Row<'a> {
     response: &'a Response,
 }
 
-impl AnswerFile {
+impl ResponseFile {
     /// Reads the file `path` and appends new responses to it. `model` and `adapter` are the folders of the policy.
     /// Lines that are not responses, such as an incomplete last line, are skipped.
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn open(path: &Path, model: &Path, adapter: Option<&Path>) -> Result<AnswerFile> {
+    pub fn open(path: &Path, model: &Path, adapter: Option<&Path>) -> Result<ResponseFile> {
         let mut digester = Digester::default();
         digester.bytes(fingerprint::model(model)?.to_string().as_bytes());
         if let Some(adapter) = adapter {
@@ -93,7 +93,7 @@ impl AnswerFile {
         }
         let (lines, rows, _) = SharedJsonLines::open::<KnownRow>(path)?;
         let known = rows.into_iter().map(|row| (row.id, row.response)).collect();
-        Ok(AnswerFile { lines, source: digester.finish().to_string(), known })
+        Ok(ResponseFile { lines, source: digester.finish().to_string(), known })
     }
 
     /// The digest of the policy. Policies with the same digest are the same.
@@ -101,8 +101,8 @@ impl AnswerFile {
         &self.source
     }
 
-    fn id(&self, number: usize, prompt: &[u32], options: &AnswerOptions) -> String {
-        let AnswerOptions { sampling, max_new_tokens, stop, slots: _, seed, first } = options;
+    fn id(&self, number: usize, prompt: &[u32], options: &ResponseOptions) -> String {
+        let ResponseOptions { sampling, max_new_tokens, stop, slots: _, seed, first } = options;
         let mut digester = Digester::default();
         digester.bytes(self.source.as_bytes());
         let number = first + number;
@@ -125,11 +125,11 @@ pub struct EncodedPrompt<'t> {
 ///
 /// # Errors
 /// As [`Generator::new`] and [`Generator::run`]; those of `watch`.
-pub async fn draw_answers(
+pub async fn sample_responses(
     policy: &Policy,
     prompts: &[EncodedPrompt<'_>],
-    options: &AnswerOptions,
-    mut file: Option<&mut AnswerFile>,
+    options: &ResponseOptions,
+    mut file: Option<&mut ResponseFile>,
     watch: &mut (dyn FnMut(usize) -> Result<()> + Send),
 ) -> Result<Vec<Response>> {
     let ids: Vec<Option<String>> = prompts
@@ -139,8 +139,8 @@ pub async fn draw_answers(
         .collect();
     let known =
         |number: usize| -> Option<Response> { file.as_ref()?.known.get(ids[number].as_ref()?).cloned() };
-    let mut answers: Vec<Option<Response>> = (0..prompts.len()).map(known).collect();
-    let missing: Vec<usize> = (0..prompts.len()).filter(|number| answers[*number].is_none()).collect();
+    let mut responses: Vec<Option<Response>> = (0..prompts.len()).map(known).collect();
+    let missing: Vec<usize> = (0..prompts.len()).filter(|number| responses[*number].is_none()).collect();
     if !missing.is_empty() {
         let context = policy.model.architecture().context;
         let generate = GenerateOptions {
@@ -165,14 +165,14 @@ pub async fn draw_answers(
             let requests: Vec<Request> = chunk.iter().map(request).collect();
             let drawn = generator.run(&policy.tokenizer, &requests, &stop, options.seed).await?;
             for (number, response) in chunk.iter().zip(drawn) {
-                answers[*number] = response.into_iter().next();
+                responses[*number] = response.into_iter().next();
             }
             if let Some(file) = &mut file {
                 let row = |number: &usize| {
                     Some(Row {
                         id: ids[*number].as_deref()?,
                         prompt: prompts[*number].text,
-                        response: answers[*number].as_ref()?,
+                        response: responses[*number].as_ref()?,
                     })
                 };
                 let rows: Vec<Row> = chunk.iter().filter_map(row).collect();
@@ -182,7 +182,7 @@ pub async fn draw_answers(
         }
     }
     watch(prompts.len())?;
-    Ok(answers.into_iter().map(|answer| answer.expect("all were drawn")).collect())
+    Ok(responses.into_iter().map(|response| response.expect("all were sampled")).collect())
 }
 
 /// log π(y | x) of each response in nats. Each tree has a prompt and its responses as token ids.
