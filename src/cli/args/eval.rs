@@ -15,7 +15,7 @@ use super::{first_given, positive};
 use crate::cli::fetch::{Fetch, Input, What};
 use crate::data::rows::Columns;
 use crate::error::{Error, Result};
-use crate::eval::evaluation::{EvalOptions, OtherJudge, Prompts, Side};
+use crate::eval::evaluation::{EvalOptions, OtherJudge, PromptSource, Side};
 use crate::eval::responses::ResponseOptions;
 use crate::files;
 use crate::gguf;
@@ -343,7 +343,12 @@ impl EvalArgs {
         }
     }
 
-    fn prompts(&self, a: &Side, run: Option<&EvaluatedRun>, warnings: &mut Vec<String>) -> Result<Prompts> {
+    fn prompts(
+        &self,
+        a: &Side,
+        run: Option<&EvaluatedRun>,
+        warnings: &mut Vec<String>,
+    ) -> Result<PromptSource> {
         let columns = Columns {
             prompt: self.prompt_column.clone(),
             reference: self.reference_column.clone(),
@@ -354,20 +359,20 @@ impl EvalArgs {
             input_file(flag, if path.is_dir() { &inside } else { path })
         };
         if let Some(file) = &self.alpaca_eval {
-            return Ok(Prompts::AlpacaEval(in_folder("--alpaca-eval", file, OUTPUTS)?));
+            return Ok(PromptSource::AlpacaEval(in_folder("--alpaca-eval", file, OUTPUTS)?));
         }
         if let Some(file) = &self.mt_bench {
-            return Ok(Prompts::MtBench(in_folder("--mt-bench", file, QUESTIONS)?));
+            return Ok(PromptSource::MtBench(in_folder("--mt-bench", file, QUESTIONS)?));
         }
         if let Some(file) = &self.arena_hard {
-            return Ok(Prompts::ArenaHard(in_folder("--arena-hard", file, QUESTIONS)?));
+            return Ok(PromptSource::ArenaHard(in_folder("--arena-hard", file, QUESTIONS)?));
         }
         if let Some(file) = &self.dataset {
-            return Ok(Prompts::Rows(vec![dataset_file(file)?], columns));
+            return Ok(PromptSource::Rows(vec![dataset_file(file)?], columns));
         }
         let Some(run) = run else {
             return match a {
-                Side::Responses(path) => Ok(Prompts::Responses(path.clone())),
+                Side::Responses(path) => Ok(PromptSource::Responses(path.clone())),
                 _ => {
                     let why =
                         "is required: give held-out prompts, or --alpaca-eval, --mt-bench or --arena-hard";
@@ -379,7 +384,7 @@ impl EvalArgs {
         let prompt = run.config["prompt-column"].as_str().unwrap_or("prompt").to_owned();
         let columns = Columns { prompt, ..columns };
         if let Some(held_out) = of_run("eval-dataset") {
-            return Ok(Prompts::Rows(vec![dataset_file(&held_out)?], columns));
+            return Ok(PromptSource::Rows(vec![dataset_file(&held_out)?], columns));
         }
         let Some(rows) = of_run("dataset") else {
             return Err(Error::config("--dataset", "is required: run.json of the run names no dataset"));
@@ -389,7 +394,7 @@ impl EvalArgs {
              generalises"
                 .into(),
         );
-        Ok(Prompts::Rows(vec![dataset_file(&rows)?], columns))
+        Ok(PromptSource::Rows(vec![dataset_file(&rows)?], columns))
     }
 }
 
@@ -431,7 +436,7 @@ impl Fetch for EvalPlan {
                 inputs.extend(files.inputs(model, adapter));
             }
         }
-        if let Prompts::Rows(files, _) = prompts {
+        if let PromptSource::Rows(files, _) = prompts {
             inputs.extend(Input::rows("--dataset", files));
         }
         let of_judge = judge.model_paths_mut().into_iter();

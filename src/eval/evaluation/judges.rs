@@ -19,17 +19,17 @@ use crate::train::judge_of_run;
 
 /// A judge. One without a local model takes no GPU memory and is opened before the policies, so that its errors are reported
 /// first.
-pub(super) enum Judge {
+pub(super) enum PendingJudge {
     Opened(Box<dyn JudgeQueue>),
     ToLoad(JudgeConfig),
 }
 
-impl Judge {
-    pub async fn new(gpu: &Gpu, config: &JudgeConfig) -> Result<Judge> {
+impl PendingJudge {
+    pub async fn new(gpu: &Gpu, config: &JudgeConfig) -> Result<PendingJudge> {
         match config.models().is_empty() {
             // Only models have a format and warnings.
-            true => config.clone().open(gpu, None, false, &mut |_| {}).await.map(Judge::Opened),
-            false => Ok(Judge::ToLoad(config.clone())),
+            true => config.clone().open(gpu, None, false, &mut |_| {}).await.map(PendingJudge::Opened),
+            false => Ok(PendingJudge::ToLoad(config.clone())),
         }
     }
 }
@@ -86,18 +86,18 @@ impl Judged {
 }
 
 /// Has judges compare the pairs, in which A's responses are the first.
-pub(super) struct Judging<'e> {
+pub(super) struct Comparing<'e> {
     pub gpu: &'e Gpu,
     pub options: &'e EvalOptions,
     pub pairs: &'e [Pair<'e>],
 }
 
-impl Judging<'_> {
+impl Comparing<'_> {
     /// The verdicts of `judge`. They are kept in the journal, in which each judge finds its own rows.
-    pub async fn run(&self, judge: Judge, watch: &mut Watch<'_>) -> Result<Judged> {
+    pub async fn run(&self, judge: PendingJudge, watch: &mut Watch<'_>) -> Result<Judged> {
         let queue = match judge {
-            Judge::Opened(queue) => queue,
-            Judge::ToLoad(config) => {
+            PendingJudge::Opened(queue) => queue,
+            PendingJudge::ToLoad(config) => {
                 watch(Event::Phase("loading the judge"))?;
                 let mut warnings = Vec::new();
                 let mut warn = |text: &str| warnings.push(text.to_owned());

@@ -39,12 +39,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use evaluated::Evaluated;
-pub use prompts::Prompts;
+pub use prompts::PromptSource;
 pub use sides::Side;
 
-use self::judges::{Judge, Judged, Judging, warning_of_shared_judge};
+use self::judges::{Comparing, Judged, PendingJudge, warning_of_shared_judge};
 use self::prompts::EvalTask;
-use self::sides::{Responses, Sampling};
+use self::sides::{Sampling, SideResponses};
 use super::responses::ResponseOptions;
 use super::result::{Contest, EvalResult, EvaluatedPair, EvaluatedResponse};
 use crate::error::{Error, Result};
@@ -70,7 +70,7 @@ pub struct EvalOptions {
     /// The run that trained A.
     pub run: Option<PathBuf>,
     /// The prompts.
-    pub prompts: Prompts,
+    pub prompts: PromptSource,
     /// Whether each prompt is a user message, to which the chat template is applied. Those of benchmarks always are.
     pub chat: bool,
     /// The maximum number of prompts; the first ones are used.
@@ -156,8 +156,8 @@ pub struct Evaluation {
     gpu: Gpu,
     options: EvalOptions,
     inputs: Inputs,
-    judge: Judge,
-    other: Option<Judge>,
+    judge: PendingJudge,
+    other: Option<PendingJudge>,
     lock: Lock,
 }
 
@@ -169,9 +169,9 @@ impl Evaluation {
     pub async fn open(gpu: &Gpu, options: EvalOptions, inputs: Inputs) -> Result<Evaluation> {
         files::create_dir_all(&options.output)?;
         let lock = Lock::take(&options.output)?;
-        let judge = Judge::new(gpu, &options.judge).await?;
+        let judge = PendingJudge::new(gpu, &options.judge).await?;
         let other = match options.other_config() {
-            Some(config) => Some(Judge::new(gpu, config).await?),
+            Some(config) => Some(PendingJudge::new(gpu, config).await?),
             None => None,
         };
         Ok(Evaluation { gpu: gpu.clone(), options, inputs, judge, other, lock })
@@ -198,12 +198,12 @@ impl Evaluation {
             .iter()
             .map(|(prompt, a, b)| Pair { prompt, response_1: &a.text, response_2: &b.text })
             .collect();
-        let judging = Judging { gpu: &gpu, options: &options, pairs: &pairs };
-        let mut judged = judging.run(judge, watch).await?;
+        let comparing = Comparing { gpu: &gpu, options: &options, pairs: &pairs };
+        let mut judged = comparing.run(judge, watch).await?;
         warnings
             .extend(options.run.as_deref().and_then(|run| warning_of_shared_judge(run, &judged.identity)));
         let other = match other {
-            Some(other) => Some(judging.run(other, watch).await?),
+            Some(other) => Some(comparing.run(other, watch).await?),
             None => None,
         };
         if other.as_ref().is_some_and(|other| is_same(&other.identity, &judged.identity)) {
@@ -226,10 +226,10 @@ impl Evaluation {
 
 /// The prompts with both responses, as shown to the judge.
 fn answered_by_both(
-    source: &Prompts,
+    source: &PromptSource,
     tasks: &[EvalTask],
-    a: Responses,
-    b: Responses,
+    a: SideResponses,
+    b: SideResponses,
     warnings: &mut Vec<String>,
 ) -> Result<Vec<(String, EvaluatedResponse, EvaluatedResponse)>> {
     let both: Vec<_> = tasks

@@ -12,7 +12,7 @@ use crate::train::Policy;
 
 /// Where prompts come from.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Prompts {
+pub enum PromptSource {
     /// The rows of one or more files, with the names of their columns.
     Rows(Vec<PathBuf>, Columns),
     /// The prompts in a file of responses.
@@ -25,15 +25,15 @@ pub enum Prompts {
     ArenaHard(PathBuf),
 }
 
-impl Prompts {
+impl PromptSource {
     /// The file, or the first of several.
     pub(super) fn path(&self) -> &Path {
         match self {
-            Prompts::Rows(files, _) => files.first().map_or(Path::new(""), PathBuf::as_path),
-            Prompts::Responses(path)
-            | Prompts::AlpacaEval(path)
-            | Prompts::MtBench(path)
-            | Prompts::ArenaHard(path) => path,
+            PromptSource::Rows(files, _) => files.first().map_or(Path::new(""), PathBuf::as_path),
+            PromptSource::Responses(path)
+            | PromptSource::AlpacaEval(path)
+            | PromptSource::MtBench(path)
+            | PromptSource::ArenaHard(path) => path,
         }
     }
 }
@@ -65,19 +65,19 @@ impl EvalTask {
 pub(super) fn read(options: &EvalOptions, warnings: &mut Vec<String>) -> Result<Vec<EvalTask>> {
     let (limit, chat) = (options.max_prompts, options.chat);
     let mut tasks: Vec<EvalTask> = match &options.prompts {
-        Prompts::Rows(files, columns) => {
+        PromptSource::Rows(files, columns) => {
             let task = |row: Result<Prompt>| {
                 row.map(|Prompt { prompt, reference, .. }| EvalTask { prompt, chat, reference })
             };
             prompts(files, columns).take(limit.saturating_add(1)).map(task).collect::<Result<_>>()?
         }
-        Prompts::Responses(path) => {
+        PromptSource::Responses(path) => {
             let rows = read_answers(path)?.into_iter();
             rows.map(|row| EvalTask { prompt: row.prompt, chat, reference: None }).collect()
         }
-        Prompts::AlpacaEval(path) => of_benchmark(read_alpaca_outputs(path)?),
-        Prompts::ArenaHard(path) => of_benchmark(read_arena_hard_questions(path)?),
-        Prompts::MtBench(path) => {
+        PromptSource::AlpacaEval(path) => of_benchmark(read_alpaca_outputs(path)?),
+        PromptSource::ArenaHard(path) => of_benchmark(read_arena_hard_questions(path)?),
+        PromptSource::MtBench(path) => {
             warnings.push("only the first of MT-Bench's two turns is evaluated".into());
             of_benchmark(read_mt_bench_questions(path)?)
         }

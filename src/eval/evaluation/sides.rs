@@ -99,7 +99,7 @@ fn references(tasks: &[EvalTask]) -> Result<Vec<String>> {
 
 /// The responses of one side.
 #[derive(Default)]
-pub(super) struct Responses {
+pub(super) struct SideResponses {
     /// One per prompt; `None` where the prompt leaves no room for a response in the context.
     pub of: Vec<Option<EvaluatedResponse>>,
     /// The numbers of the prompts whose responses a policy wrote.
@@ -113,18 +113,19 @@ pub(super) struct Responses {
     pub model: Option<String>,
 }
 
-impl Responses {
-    fn given(texts: Vec<String>) -> Responses {
+impl SideResponses {
+    fn given(texts: Vec<String>) -> SideResponses {
         let response = |text| Some(EvaluatedResponse { text, ..EvaluatedResponse::default() });
-        Responses { of: texts.into_iter().map(response).collect(), ..Responses::default() }
+        SideResponses { of: texts.into_iter().map(response).collect(), ..SideResponses::default() }
     }
 }
 
 /// The model from which A was trained.
 #[derive(Clone, Copy, PartialEq)]
-enum Start {
+enum KlReference {
     /// A without its LoRA adapter.
     BaseOfA,
+    /// B, the starting model of the run.
     B,
 }
 
@@ -141,21 +142,21 @@ impl Sampling<'_> {
         &self,
         given: [Option<Vec<String>>; 2],
         watch: &mut Watch<'_>,
-    ) -> Result<[Responses; 2]> {
+    ) -> Result<[SideResponses; 2]> {
         let [given_a, given_b] = given;
         let (mut a, policy) = self.responses_of(0, given_a, watch).await?;
-        let start = policy.as_ref().and_then(|policy| self.start_of(policy));
+        let start = policy.as_ref().and_then(|policy| self.kl_reference(policy));
         let (mut own, mut base) = (Vec::new(), Vec::new());
         if let (Some(policy), Some(start)) = (&policy, start) {
             watch(Event::Phase("scoring A's responses"))?;
             own = log_probabilities(&policy.model, &a.trees).await?;
-            if start == Start::BaseOfA {
+            if start == KlReference::BaseOfA {
                 base = log_probabilities(&policy.model.without_adapter(), &a.trees).await?;
             }
         }
         drop(policy);
         let (b, policy) = self.responses_of(1, given_b, watch).await?;
-        if let (Some(policy), Some(Start::B)) = (&policy, start) {
+        if let (Some(policy), Some(KlReference::B)) = (&policy, start) {
             watch(Event::Phase("scoring A's responses"))?;
             base = log_probabilities(&policy.model, &a.trees).await?;
         }
@@ -166,10 +167,10 @@ impl Sampling<'_> {
     }
 
     /// The model from which the policy A was trained, if it is known. That of a run is B; it may have a LoRA adapter too.
-    fn start_of(&self, a: &Policy) -> Option<Start> {
+    fn kl_reference(&self, a: &Policy) -> Option<KlReference> {
         match (&self.options.run, a.model.adapter()) {
-            (None, Some(_)) => Some(Start::BaseOfA),
-            _ => self.options.b_is_start.then_some(Start::B),
+            (None, Some(_)) => Some(KlReference::BaseOfA),
+            _ => self.options.b_is_start.then_some(KlReference::B),
         }
     }
 
@@ -179,10 +180,10 @@ impl Sampling<'_> {
         side: usize,
         given: Option<Vec<String>>,
         watch: &mut Watch<'_>,
-    ) -> Result<(Responses, Option<Policy>)> {
+    ) -> Result<(SideResponses, Option<Policy>)> {
         let options = self.options;
         let Side::Policy { files, .. } = [&options.a, &options.b][side] else {
-            return Ok((Responses::given(given.expect("only a policy's responses are sampled")), None));
+            return Ok((SideResponses::given(given.expect("only a policy's responses are sampled")), None));
         };
         watch(Event::Phase(&format!("loading {}", NAMES[side])))?;
         let PolicyFiles { model, adapter } = files;
@@ -205,7 +206,7 @@ impl Sampling<'_> {
         policy: &Policy,
         PolicyFiles { model, adapter }: &PolicyFiles,
         watch: &mut Watch<'_>,
-    ) -> Result<Responses> {
+    ) -> Result<SideResponses> {
         let EvalOptions { sampling, chat, output, .. } = self.options;
         if *chat && policy.template.is_none() {
             let why = "has no chat template: leave out `chat` to continue the prompts as plain text";
@@ -238,7 +239,7 @@ impl Sampling<'_> {
             });
             trees.push(Tree { prompt: prompt.ids, responses: vec![response.token_ids] });
         }
-        Ok(Responses { of, numbers, trees, source: Some(file.source().to_owned()), model: None })
+        Ok(SideResponses { of, numbers, trees, source: Some(file.source().to_owned()), model: None })
     }
 }
 
