@@ -337,20 +337,29 @@ fn a_program_judges_and_its_invalid_answers_give_invalid_verdicts() {
 fn labels_are_kept_if_a_person_stops_labelling() {
     let Some(place) = Place::with(&[]) else { return };
     place.write("pairs.jsonl", JUDGED);
-    let judge = |keys: &str| {
+    let label = |keys: &str| {
         place.write("keys", keys);
         let mut command = place.command("judge --input pairs.jsonl --judge human --output out.jsonl");
         command.stdin(std::fs::File::open(place.path("keys")).unwrap());
-        let outcome = Outcome::of(command);
+        Outcome::of(command)
+    };
+    let judge = |keys: &str| {
+        let outcome = label(keys);
         let rows = place.rows("out.jsonl");
         let judged = rows.iter().filter(|row| ["1", "2"].contains(&row["verdict"].as_str().unwrap())).count();
         let invalid = rows.iter().filter(|row| row["verdict"] == "invalid").count();
+        std::fs::remove_file(place.path("out.jsonl")).unwrap();
         (outcome.code, judged, invalid)
     };
     // Three pairs are judged; the responses of the fourth are identical.
     assert_eq!(judge("1\nq\n"), (Some(130), 1, 2));
     assert_eq!(judge("1\n2\n"), (Some(1), 2, 1), "standard input ended");
     assert_eq!(judge("1\n2\n1\n"), (Some(0), 3, 0));
+    // Labels are not overwritten.
+    label("1\n2\n1\n").done();
+    let labels = place.read("out.jsonl");
+    label("2\n2\n2\n").refused(2, &["--output: out.jsonl exists already and may hold labels"]);
+    assert_eq!(place.read("out.jsonl"), labels);
 }
 
 #[test]

@@ -398,8 +398,8 @@ fn a_run_with_held_out_prompts_reports_its_win_rate_and_trains_the_same() {
     assert!(low <= rate && rate <= high && high - low < 0.7, "{last}");
     assert!(last["eval/kl"].is_number() && last["eval/prompts"] == 12, "{last}");
     assert!((1.0..=6.0).contains(&number(last, "eval/mean_length")), "{last}");
-    let sentence = format!("The policy wins {:.1} % of 12 held-out prompts", 100.0 * rate);
-    assert!(done.err.contains(&sentence), "{}", done.err);
+    let sentence = format!("The policy wins {:.1} % (95 % interval {:.1} to", 100.0 * rate, 100.0 * low);
+    assert!(done.err.contains(&sentence) && done.err.contains("of 12 held-out prompts"), "{}", done.err);
     assert!(done.err.contains("held out      12 prompts"), "{}", done.err);
     assert!(done.err.contains("oaif eval --run run --dataset prompts.jsonl --judge llm"), "{}", done.err);
     let html = String::from_utf8(place.read("run/report.html")).unwrap();
@@ -439,7 +439,7 @@ fn held_out_pairs_give_loss_and_accuracy_and_train_the_same() {
         none.ended(2, &["eval-dataset: no row is left (1 of 1"]);
         let held_out = "--eval-dataset held-out.jsonl --eval-steps 4 --report";
         let done = place.oaif(&format!("{train} --output-dir {command} {held_out}")).done();
-        assert!(done.err.contains("held out      4 of 5 rows"), "{}", done.err);
+        assert!(done.err.contains("held out      4 of 5 pairs"), "{}", done.err);
         let rows = place.rows(&format!("{command}/metrics.jsonl"));
         let evaluated: Vec<usize> = (0..6).filter(|i| rows[*i].get("eval/loss").is_some()).collect();
         assert_eq!(evaluated, [3, 5], "{command}");

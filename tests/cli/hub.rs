@@ -105,7 +105,7 @@ fn all_parts_of_a_split_are_used_and_the_run_can_be_resumed_offline() {
     place
         .oaif("dpo --resume run --max-steps 4 --allow-changes max-steps")
         .refused(2, &["without these rows"]);
-    let dev = line.replace("org/parts", "org/parts:dev");
+    let dev = line.replace("org/parts", "org/parts:dev").replace("--output-dir run", "--output-dir dev");
     Outcome::of(place.online(&hub, &dev)).refused(2, &["no rows called \"dev\", only train, test"]);
 }
 
@@ -217,7 +217,7 @@ fn a_failed_download_is_one_sentence_about_the_flag() {
     place.refuses(
         "generate --model org/tiny --prompt fox",
         2,
-        &["--model", "is not a folder here", "HF_HUB_OFFLINE"],
+        &["--model", "is not a local folder", "HF_HUB_OFFLINE"],
     );
     hub.state().gated = true;
     let mut gated = generate("org/tiny");
@@ -232,7 +232,7 @@ fn a_failed_download_is_one_sentence_about_the_flag() {
     token.env("HF_TOKEN", "hf_a b");
     Outcome::of(token).refused(2, &["HF_TOKEN: is not a token"]);
     let rows = "sft --model tiny_tied --dataset org/none --output-dir run";
-    Outcome::of(place.online(&hub, rows)).refused(2, &["--dataset: org/none is not a file here"]);
+    Outcome::of(place.online(&hub, rows)).refused(2, &["--dataset: org/none is not a local file"]);
 }
 
 #[test]
