@@ -219,7 +219,31 @@ async fn load_judge(
     JudgeModel::of_model(&model, &local.path, Some(local.max_length), &Arena::new()).await
 }
 
-/// The name of a model's folder.
+/// The name of a model's folder; for a folder in the cache of the Hugging Face Hub, that of the model instead of its commit.
 fn name(dir: &Path) -> String {
-    dir.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+    let last = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
+    // models--ORG--NAME/snapshots/COMMIT
+    let cached =
+        dir.parent().filter(|parent| parent.ends_with("snapshots")).and_then(Path::parent).and_then(last);
+    let model =
+        cached.and_then(|folder| Some(folder.strip_prefix("models--")?.rsplit("--").next()?.to_owned()));
+    model.or_else(|| last(dir)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_judge_has_the_name_of_its_model() {
+        for (dir, expected) in [
+            ("models/Qwen2.5-1.5B-Instruct", "Qwen2.5-1.5B-Instruct"),
+            ("hub/models--Qwen--Qwen2.5-1.5B-Instruct/snapshots/0123abcd", "Qwen2.5-1.5B-Instruct"),
+            ("mine/snapshots/best", "best"),
+            ("judge.gguf", "judge.gguf"),
+            ("/", ""),
+        ] {
+            assert_eq!(name(Path::new(dir)), expected, "{dir}");
+        }
+    }
 }
