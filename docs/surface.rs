@@ -628,6 +628,7 @@ pub mod judge {
             dir: &Path,
             adapter: Option<&Path>,
             append_eos: bool,
+            max_length: Option<usize>,
             name: &str,
         ) -> Result<RewardJudge> {}
     }
