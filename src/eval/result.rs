@@ -14,6 +14,7 @@ use super::judging::PairVerdict;
 use super::length_control::{LengthControl, LengthControlled, length_controlled};
 use crate::error::{Error, Result};
 use crate::judge::queue::Usage;
+use crate::train::habits::{FEWEST, MOST_FLIPS};
 
 /// The number of buckets of the difference in length.
 const BUCKETS: usize = 5;
@@ -268,6 +269,15 @@ impl EvalResult {
         let mut votes = Votes::default();
         pairs.iter().for_each(|pair| votes.add(&pair.verdict.votes));
         warnings.extend(votes.mute("the judge", &contest.members, false).into_iter().map(|(_, text)| text));
+        let order = order_effect(&soft);
+        if order.flipped.count >= FEWEST && order.flipped.interval.low > MOST_FLIPS {
+            warnings.push(format!(
+                "the judge preferred the same position in both orders in {:.0} % of {} pairs (a judge that guesses does so in \
+                 50 %): its verdicts are mostly noise; use a larger judge or another template",
+                100.0 * order.flipped.share.unwrap_or_default(),
+                order.flipped.count
+            ));
+        }
         let kl: Vec<f64> = pairs.iter().filter_map(|pair| pair.a.kl).collect();
         Ok(EvalResult {
             contest,
@@ -281,7 +291,7 @@ impl EvalResult {
             length_controlled: length_controlled(&hard, &LengthControl::default())?,
             length_buckets: length_buckets(&hard, BUCKETS)?,
             length_preference: length_preference(&hard),
-            order: order_effect(&soft),
+            order,
             responses_a: statistics(|pair| &pair.a)?,
             responses_b: statistics(|pair| &pair.b)?,
             kl: mean_with_error(&kl),

@@ -303,7 +303,12 @@ impl Plot {
                 }
                 canvas.path(&format!("beyond s{colour}"), &arrows);
             }
-            for stretch in series.points.split(|(_, y)| !y.has_interval()).filter(|s| s.len() > 1) {
+            for stretch in series.points.split(|(_, y)| !y.has_interval()).filter(|s| !s.is_empty()) {
+                if let [(px, y)] = stretch {
+                    let ((x, low), (_, high)) = (place(*px, y.low), place(*px, y.high));
+                    canvas.path(&format!("interval s{colour}"), &format!("M{x:.1} {low:.1}V{high:.1}"));
+                    continue;
+                }
                 let above = stretch.iter().map(|(px, y)| place(*px, y.high));
                 let below = stretch.iter().rev().map(|(px, y)| place(*px, y.low));
                 let outline: Vec<(f64, f64)> = above.chain(below).collect();

@@ -264,8 +264,13 @@ pub(super) fn sample(row: &Value) -> Sample {
 pub(super) fn before_and_after(rows: &[Value]) -> Section {
     let section = Section::new("Before and after");
     let Some(step) = rows.first().and_then(|row| row["step"].as_u64()) else { return section };
+    let empty = rows.iter().filter(|row| row["policy_response"].as_str().is_some_and(str::is_empty)).count();
+    let empty = match empty {
+        0 => String::new(),
+        count => format!(" {count} of the policy's responses are empty."),
+    };
     let text = format!(
-        "Responses to {} of the held-out prompts, chosen evenly, and the verdict of the run's own judge.",
+        "Responses to {} of the held-out prompts, chosen evenly, and the verdict of the run's own judge.{empty}",
         rows.len()
     );
     rows.iter().fold(section.text(text), |section, row| {

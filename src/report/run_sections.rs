@@ -24,9 +24,10 @@ impl Run {
 
     pub(super) fn learning(&self) -> Section {
         let window = smoothing_window(self.metrics.steps.len());
-        let mut text = "The figures at the top are means over the last tenth of the steps; \"in the first steps\" is the \
-                        mean over the first tenth."
-            .to_owned();
+        let mut text =
+            "Figures at the top that are compared with \"the first steps\" are means over the last and the \
+                        first tenth of the steps."
+                .to_owned();
         if window > 1 {
             text += &format!(
                 " A dot is one step, a curve is the running mean over {} steps. An arrow at the edge marks a step outside of \

@@ -38,10 +38,10 @@ pub(super) enum Habit {
 
 /// A judge that guesses flips in 50 % of the pairs; in the paper, the smallest judge does in 56 % and the largest in 18
 /// %. Above this share, up to half of the preferences may be noise.
-const MOST_FLIPS: f64 = 1.0 / 3.0;
+pub(crate) const MOST_FLIPS: f64 = 1.0 / 3.0;
 /// The smallest number of pairs for a warning. The counts are tested after every step, so early tests give false
 /// alarms.
-const FEWEST: usize = 4;
+pub(crate) const FEWEST: usize = 4;
 /// With randomly ordered responses, the share of wins of the first response must be within this distance of one half.
 const MOST_AWAY: f64 = 0.15;
 /// A share of wins of the longer response above this value, or below its complement, indicates a length bias.

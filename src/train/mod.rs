@@ -14,7 +14,7 @@ pub mod data_table;
 mod dpo;
 mod dry_run;
 mod evaluation;
-mod habits;
+pub(crate) mod habits;
 pub(crate) mod health;
 mod identity;
 mod join;

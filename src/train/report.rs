@@ -198,7 +198,8 @@ pub struct ResponseReport {
     /// Absent if responses are given.
     #[serde(rename = "completions/mean_length", skip_serializing_if = "Option::is_none")]
     pub mean_length: Option<f64>,
-    /// Share of the step's responses that end with the end-of-sequence token.
+    /// Share of the step's responses that end with the end-of-sequence token or, if they are sampled, with a stop
+    /// string.
     #[serde(rename = "val/contain_eos_token", skip_serializing_if = "Option::is_none", default)]
     pub contain_eos_token: Option<f64>,
 }

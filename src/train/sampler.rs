@@ -179,6 +179,6 @@ pub(super) fn response_report(answers: &[Vec<Response>]) -> ResponseReport {
     };
     ResponseReport {
         mean_length: mean(&|a| a.token_ids.len() as f64),
-        contain_eos_token: mean(&|a| (a.finish_reason == FinishReason::Eos) as u32 as f64),
+        contain_eos_token: mean(&|a| (a.finish_reason != FinishReason::Length) as u32 as f64),
     }
 }
