@@ -36,7 +36,7 @@ impl Chart {
         Chart { unit: Unit::Share, ..self }
     }
 
-    const fn from_zero(self) -> Chart {
+    const fn starting_at_zero(self) -> Chart {
         Chart { base: Base::Zero, ..self }
     }
 
@@ -76,7 +76,7 @@ pub(super) const WIN_RATE: Chart =
         .exact();
 pub(super) const HELD_OUT_LENGTH: Chart =
     Chart::new("eval/mean_length", "Length on held-out prompts", "tokens of a response, mean")
-        .from_zero()
+        .starting_at_zero()
         .exact();
 /// The starting model is the reference model too, unless that follows the policy.
 pub(super) const HELD_OUT_KL: Chart =
@@ -103,14 +103,14 @@ pub(super) const HELD_OUT_MARGIN: Chart = Chart::new(
 
 pub(super) const SCORE: Chart = Chart::new("reward", "Score", "of a response, mean");
 pub(super) const SCORE_SPREAD: Chart =
-    Chart::new("reward_std", "Spread of the scores", "standard deviation").from_zero();
+    Chart::new("reward_std", "Spread of the scores", "standard deviation").starting_at_zero();
 pub(super) const EQUAL_SCORES: Chart = Chart::new(
     "frac_reward_zero_std",
     "Equal scores",
     "share of the prompts whose responses all score the same",
 )
 .share()
-.from_zero();
+.starting_at_zero();
 pub(super) const PAIR_LOSS: Chart = Chart::new("loss", "Loss", "mean over the pairs");
 pub(super) const TOKEN_LOSS: Chart = Chart::new("loss", "Loss", "nats per token");
 pub(super) const MARGIN: Chart =
@@ -133,14 +133,16 @@ pub(super) const LOG_RATIO: Chart =
 pub(super) const ENTROPY: Chart = Chart::new("objective/entropy", "Entropy", "of the next token, nats");
 
 pub(super) const LENGTH: Chart =
-    Chart::new("completions/mean_length", "Length of the responses", "tokens, mean").from_zero();
+    Chart::new("completions/mean_length", "Length of the responses", "tokens, mean").starting_at_zero();
 pub(super) const ENDED: Chart =
-    Chart::new("val/contain_eos_token", "Ended by themselves", "share of the responses").share().from_zero();
+    Chart::new("val/contain_eos_token", "Ended by themselves", "share of the responses")
+        .share()
+        .starting_at_zero();
 
 pub(super) const ORDER_FLIPS: Chart =
     Chart::new("judge/order_flip", "Order flips", "share of the pairs judged in both orders")
         .share()
-        .from_zero();
+        .starting_at_zero();
 pub(super) const FIRST_PREFERRED: Chart =
     Chart::new("judge/first", "Response 1 preferred", "share of the pairs with a preference")
         .share()
@@ -148,13 +150,16 @@ pub(super) const FIRST_PREFERRED: Chart =
 pub(super) const CERTAINTY: Chart =
     Chart::new("objective/scores", "Certainty", "judge's probability for the chosen response").level(0.5);
 
-pub(super) const LEARNING_RATE: Chart = Chart::new("learning_rate", "Learning rate", "").from_zero().exact();
+pub(super) const LEARNING_RATE: Chart =
+    Chart::new("learning_rate", "Learning rate", "").starting_at_zero().exact();
 pub(super) const GRADIENT_NORM: Chart =
-    Chart::new("grad_norm", "Gradient norm", "before clipping").from_zero();
+    Chart::new("grad_norm", "Gradient norm", "before clipping").starting_at_zero();
 /// In seconds.
-pub(super) const STEP_TIME: Chart = Chart::new("time/step_ms", "Time of a step", "seconds").from_zero();
+pub(super) const STEP_TIME: Chart =
+    Chart::new("time/step_ms", "Time of a step", "seconds").starting_at_zero();
 pub(super) const SPEED: Chart =
-    Chart::new("time/tokens_per_second", "Speed", "tokens per second, sampled and trained on").from_zero();
+    Chart::new("time/tokens_per_second", "Speed", "tokens per second, sampled and trained on")
+        .starting_at_zero();
 
 impl Run {
     /// The chart of the loss. A policy gradient has none: its loss is around 0 at any score.

@@ -89,7 +89,7 @@ impl Page {
         if let Some(Watched { options, live, folder }) = self.served {
             let served = Served { desk: self.desk, live: live.clone(), requests: requests.clone() };
             let page = Ui::start(&options, served)?;
-            console::page(&page.url());
+            console::page(page.url());
             let result = run(&mut UiObserver::new(live.clone(), console));
             live.end(match &result {
                 Ok(_) => done(&folder),
