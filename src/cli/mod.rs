@@ -62,19 +62,16 @@ pub fn main() -> ExitCode {
             Err(Error::config("arguments", sentence(&usage.render().to_string())))
         }
         Ok(Err(usage)) => {
-            let code = usage.exit_code() as u8;
-            let text = sentence(&usage.render().to_string());
             // clap reports help and version as errors too.
             match usage.kind() {
                 DisplayHelp | DisplayVersion if ranks::is_silent() => Ok(()),
                 DisplayHelp | DisplayVersion => usage.print().map_err(Error::io("write to", STANDARD_OUTPUT)),
-                DisplayHelpOnMissingArgumentOrSubcommand if log_is_text() => {
-                    drop(usage.print());
-                    ranks::part();
-                    return code.into();
-                }
-                _ => {
-                    fail(text, code);
+                kind => {
+                    let code = usage.exit_code() as u8;
+                    match kind {
+                        DisplayHelpOnMissingArgumentOrSubcommand if log_is_text() => drop(usage.print()),
+                        _ => fail(sentence(&usage.render().to_string()), code),
+                    }
                     ranks::part();
                     return code.into();
                 }

@@ -40,6 +40,7 @@ pub use page::{KeyFigure, Report};
 pub use plot::{Plot, Series, smoothing_window};
 #[cfg(all(feature = "cli", feature = "ui"))]
 pub(crate) use run::Run;
+pub use run::without_commit;
 pub use run_logs::RunEnds;
 pub use run_result::{length_change, rate_in_words, unclear};
 pub use scale::{Estimate, Unit, number};

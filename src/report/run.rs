@@ -211,13 +211,7 @@ impl Run {
     pub(crate) fn file(&self, key: &str) -> Option<String> {
         let path = self.configured(key)?;
         let name = Path::new(&path).file_name().map_or(path.as_str().into(), |name| name.to_string_lossy());
-        if let Some((repository, revision)) = name.split_once('@')
-            && let Some((commit, split)) = revision.split_at_checked(40)
-            && commit.bytes().all(|digit| digit.is_ascii_hexdigit())
-        {
-            return Some(format!("{repository}{split}"));
-        }
-        Some(name.into_owned())
+        Some(without_commit(&name))
     }
 
     fn loss(&self) -> Option<&'static str> {
@@ -302,6 +296,19 @@ impl Run {
     pub(crate) fn kl_name(&self) -> &'static str {
         self.kl_chart().title
     }
+}
+
+/// A name on the Hugging Face Hub without the commit that a run records: `ORG/NAME@COMMIT:SPLIT` is `ORG/NAME:SPLIT`. Other
+/// names and paths stay as they are.
+pub fn without_commit(name: &str) -> String {
+    if let Some((repository, revision)) = name.rsplit_once('@')
+        && let Some((commit, split)) = revision.split_at_checked(40)
+        && commit.bytes().all(|digit| digit.is_ascii_hexdigit())
+        && (split.is_empty() || split.starts_with(':'))
+    {
+        return format!("{repository}{split}");
+    }
+    name.to_owned()
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ use crate::files;
 use crate::gguf;
 use crate::judge::config::JudgeConfig;
 use crate::model::adapter_storage::ADAPTER_CONFIG;
+use crate::report::without_commit;
 use crate::train::run_dir::RUN;
 
 /// Names of the benchmarks' prompt files, used where a folder is given.
@@ -400,21 +401,12 @@ impl EvalArgs {
 
 /// The side whose responses this policy writes. It is named by the names that the user gave, not by the folders of downloads.
 fn sampled(files: PolicyFiles) -> Side {
+    let given = |path: &Path| without_commit(&path.display().to_string());
     let name = match &files.adapter {
-        None => without_commit(&files.model),
-        Some(adapter) => format!("{} with {}", without_commit(&files.model), without_commit(adapter)),
+        None => given(&files.model),
+        Some(adapter) => format!("{} with {}", given(&files.model), given(adapter)),
     };
     Side::Policy { name, files }
-}
-
-/// A path, or a name on the Hub without the commit that a run records.
-fn without_commit(path: &Path) -> String {
-    let text = path.display().to_string();
-    let is_commit = |revision: &str| revision.len() == 40 && revision.bytes().all(|b| b.is_ascii_hexdigit());
-    match text.rsplit_once('@') {
-        Some((name, revision)) if is_commit(revision) => name.to_owned(),
-        _ => text,
-    }
 }
 
 /// The judge of the flags in the file `path`, and these flags with their values.

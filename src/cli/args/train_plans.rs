@@ -126,33 +126,13 @@ impl Fetch for TrainPlan {
     }
 }
 
-impl Fetch for AlignPlan {
-    fn inputs(&mut self) -> Vec<Input<'_>> {
-        let what = self.train.model();
-        let judge = self.judge.model_paths_mut().into_iter();
-        let judge = judge.map(|path| Input::new("--judge-model", what, path));
-        self.train.inputs().into_iter().chain(judge).collect()
-    }
-
-    fn check(&self) -> Result<()> {
-        self.train.check()
-    }
-
-    fn config(&mut self) -> Option<&mut Value> {
-        self.train.config()
-    }
-
-    fn complete(&mut self) {
-        self.train.complete();
-    }
-}
-
-/// Plans that read nothing besides what every training reads.
-macro_rules! fetches_its_training {
-    ($($plan:ty),*) => {$(
+/// A plan that trains: `$inputs` are its inputs, the rest is that of its training.
+macro_rules! fetches {
+    ($($plan:ty: $inputs:expr),*) => {$(
         impl Fetch for $plan {
             fn inputs(&mut self) -> Vec<Input<'_>> {
-                self.train.inputs()
+                let inputs: fn(&mut $plan) -> Vec<Input<'_>> = $inputs;
+                inputs(self)
             }
 
             fn check(&self) -> Result<()> {
@@ -170,7 +150,17 @@ macro_rules! fetches_its_training {
     )*};
 }
 
-fetches_its_training!(DpoPlan, RewardPlan, SftPlan);
+fetches!(
+    AlignPlan: |plan| {
+        let what = plan.train.model();
+        let judge = plan.judge.model_paths_mut().into_iter();
+        let judge = judge.map(|path| Input::new("--judge-model", what, path));
+        plan.train.inputs().into_iter().chain(judge).collect()
+    },
+    DpoPlan: |plan| plan.train.inputs(),
+    RewardPlan: |plan| plan.train.inputs(),
+    SftPlan: |plan| plan.train.inputs()
+);
 
 #[cfg(test)]
 mod tests {

@@ -8,8 +8,7 @@ use super::training::quoted;
 use crate::cli::args::TrainPlan;
 use crate::cli::console::Facts;
 use crate::data::chat::ChatTemplate;
-use crate::error::{Result, size};
-use crate::eval::wilson_interval;
+use crate::error::size;
 use crate::gpu::Gpu;
 use crate::model::Model;
 use crate::model::weights::Weight;
@@ -121,8 +120,7 @@ fn count(parameters: usize) -> String {
 }
 
 /// The summary at the end of a run of `command`: means of its first and last tenth, and commands to use the result in `saved`.
-pub fn end(command: &str, plan: &TrainPlan, saved: &Path) -> Result<String> {
-    let ends = RunEnds::of_run(plan.options.folder())?;
+pub fn end(command: &str, plan: &TrainPlan, saved: &Path, ends: &RunEnds) -> String {
     let change = |name: &'static str, metric: &str, text: &dyn Fn(f64) -> String, unit: &str| {
         let (first, last) = ends.of(metric)?;
         Some((name, format!("{} -> {}{unit}", text(first), text(last))))
@@ -146,7 +144,7 @@ pub fn end(command: &str, plan: &TrainPlan, saved: &Path) -> Result<String> {
     let width = changes.iter().map(|(name, _)| name.len() + 2).max().unwrap_or_default();
     let (model, saved) = (quoted(Path::new(&name(plan))), quoted(saved));
     let adapted = plan.options.lora.is_some() || plan.options.adapter.is_some();
-    let mut lines: Vec<String> = held_out(&ends).into_iter().collect();
+    let mut lines: Vec<String> = held_out(ends).into_iter().collect();
     lines.push("Means of the first tenth of the steps -> of the last tenth:".to_owned());
     lines.extend(changes.into_iter().map(|(name, text)| format!("{name:<width$}{text}")));
     if plan.config["judge"].is_string() {
@@ -167,7 +165,7 @@ pub fn end(command: &str, plan: &TrainPlan, saved: &Path) -> Result<String> {
         lines.push(format!(
             "try it:      oaif judge --judge reward --judge-model {model}{as_trained} --input responses.jsonl"
         ));
-        return Ok(lines.join("\n"));
+        return lines.join("\n");
     }
     let result = match adapted {
         true => format!("--model {model} --adapter {saved}"),
@@ -181,39 +179,38 @@ pub fn end(command: &str, plan: &TrainPlan, saved: &Path) -> Result<String> {
     if adapted {
         lines.push(format!("merge it:    oaif export {result} --output merged"));
     }
-    Ok(lines.join("\n"))
+    lines.join("\n")
 }
 
 /// The result on held-out prompts or pairs, if the run has one.
 fn held_out(ends: &RunEnds) -> Option<String> {
     let last = |metric: &str| ends.last(metric);
-    let share = |value: f64, [low, high]: [f64; 2]| {
-        let interval = format!("(95 % interval {:.1} to {:.1})", 100.0 * low, 100.0 * high);
-        (format!("{:.1} %", 100.0 * value), interval, unclear(Estimate::new(value, low, high)))
+    let share = |Estimate { value, low, high }: Estimate| {
+        format!("{:.1} % (95 % interval {:.1} to {:.1})", 100.0 * value, 100.0 * low, 100.0 * high)
     };
     if let Some(rate) = last("eval/win_rate") {
-        let interval = [last("eval/win_rate_low")?, last("eval/win_rate_high")?];
-        let (rate, interval, unclear) = share(rate, interval);
+        let rate = Estimate::new(rate, last("eval/win_rate_low")?, last("eval/win_rate_high")?);
         let ties = last("eval/ties")?;
         let ties = if ties == 1.0 { "1 tie".into() } else { format!("{ties} ties") };
         return Some(format!(
-            "The policy wins {rate} {interval} of {} held-out prompts against the starting model, by the judge of this run; \
-             {ties}.{unclear}",
-            last("eval/prompts")?
+            "The policy wins {} of {} held-out prompts against the starting model, by the judge of this run; {ties}.{}",
+            share(rate),
+            last("eval/prompts")?,
+            unclear(rate)
         ));
     }
     let (accuracy, pairs) = (last("eval/rewards/accuracies")?, last("eval/pairs")?);
-    let (low, high) = wilson_interval((accuracy * pairs).round() as usize, pairs as usize);
-    let (accuracy, interval, _) = share(accuracy, [low, high]);
+    let accuracy = Estimate::share((accuracy * pairs).round() as usize, pairs as usize);
     Some(format!(
-        "The chosen response has the higher reward in {accuracy} {interval} of {pairs} held-out pairs; their loss is {:.3}.",
+        "The chosen response has the higher reward in {} of {pairs} held-out pairs; their loss is {:.3}.",
+        share(accuracy),
         last("eval/loss")?
     ))
 }
 
 /// The fields of the event "end": the path of the result, means over the first and the last tenth of the steps, and the
 /// result on held-out rows.
-pub fn end_fields(plan: &TrainPlan, saved: &Path) -> Result<Value> {
+pub fn end_fields(saved: &Path, ends: &RunEnds) -> Value {
     const MEANS: [&str; 6] = [
         "loss",
         "reward",
@@ -222,18 +219,17 @@ pub fn end_fields(plan: &TrainPlan, saved: &Path) -> Result<Value> {
         "rewards/accuracies",
         "rewards/margins",
     ];
-    let ends = RunEnds::of_run(plan.options.folder())?;
     let means = MEANS.into_iter().filter_map(|name| {
         let (first, last) = ends.of(name)?;
         Some((name.to_owned(), json!({"first": first, "last": last})))
     });
     let evaluation = ends.names().filter(|name| name.starts_with("eval/"));
     let evaluation = evaluation.map(|name| (name.to_owned(), json!(ends.last(name))));
-    Ok(json!({
+    json!({
         "output": saved.display().to_string(),
         "means": Map::from_iter(means),
         "evaluation": Map::from_iter(evaluation),
-    }))
+    })
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use crate::data::rows::{Columns, Rows};
 use crate::error::{Error, Result, size};
 use crate::files;
 use crate::gpu::{Gpu, Limits};
-use crate::report::Report;
+use crate::report::{Report, RunEnds};
 use crate::train::rows::EncodedRows;
 use crate::train::run_dir::{REPORT, can_be_resumed, checkpoints};
 use crate::train::{Control, DpoRun, DryRun, Observer, Policy, RewardRun, SftRun, Sources, TrainOptions};
@@ -182,7 +182,8 @@ pub fn train(
     } else if plan.trace.is_some() {
         warn("this GPU has no timestamp queries: no profile was recorded");
     }
-    ended(&summary::end(command, plan, &saved)?, summary::end_fields(plan, &saved)?);
+    let ends = RunEnds::of_run(plan.options.folder())?;
+    ended(&summary::end(command, plan, &saved, &ends), summary::end_fields(&saved, &ends));
     crate::cli::print(saved.display())?;
     report
 }
