@@ -90,8 +90,8 @@ if [[ $generated == yes ]]; then
     [[ -s $folder/man/oaif.1 ]] || fail "'oaif man DIR' wrote no oaif.1"
 fi
 
-# One date for all files: that of the commit.
-epoch=${SOURCE_DATE_EPOCH:-$(git -C "$root" log -1 --format=%ct 2>/dev/null || date +%s)}
+# One date for all files: that of the commit, or 1980-01-01 without a git checkout.
+epoch=${SOURCE_DATE_EPOCH:-$(git -C "$root" log -1 --format=%ct 2>/dev/null || echo 315532800)}
 if ! stamp=$(TZ=UTC date -d "@$epoch" +%Y%m%d%H%M.%S 2>/dev/null); then
     stamp=$(TZ=UTC date -r "$epoch" +%Y%m%d%H%M.%S)
 fi

@@ -254,7 +254,8 @@ fn a_killed_rank_ends_all_and_the_checkpoint_can_be_resumed() {
     let killed = Instant::now();
     ranks[1].kill().unwrap();
     let outputs = wait(ranks);
-    assert!(killed.elapsed() < Duration::from_secs(10), "{:?}", killed.elapsed());
+    // A rank that is noticed by its silence takes 30 seconds.
+    assert!(killed.elapsed() < Duration::from_secs(25), "{:?}", killed.elapsed());
     assert!(text(&outputs[0]).contains("rank 1"), "{}", text(&outputs[0]));
     assert_eq!(outputs[0].status.code(), Some(1));
     let done = rows(dir, "run/metrics.jsonl").len();

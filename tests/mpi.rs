@@ -121,7 +121,8 @@ fn a_killed_rank_ends_all_and_the_run_resumes_with_fewer() {
     let kill = format!("kill -KILL {}", ranks[2]);
     assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
     assert!(!running.wait().unwrap().success());
-    assert!(killed.elapsed() < Duration::from_secs(10), "{:?}", killed.elapsed());
+    // A rank that is noticed by its silence takes 30 seconds.
+    assert!(killed.elapsed() < Duration::from_secs(25), "{:?}", killed.elapsed());
     let last = std::fs::read_dir(&checkpoints)
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap());

@@ -198,7 +198,7 @@ fn a_file_that_makes_the_library_panic_or_grow_is_refused_by_name() {
         let started = Instant::now();
         let error = tried(&file).expect_err(name);
         assert!(error.contains(why) && error.contains("tokenizer.json"), "{name}: {error}");
-        assert!(started.elapsed() < Duration::from_secs(5), "{name} took {:?}", started.elapsed());
+        assert!(started.elapsed() < Duration::from_secs(60), "{name} took {:?}", started.elapsed());
         assert_eq!(PANICS.take(), Vec::<String>::new(), "{name}");
     }
 }

@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -14,7 +15,7 @@ use oaif::Wait;
 use oaif::unstable::data::rows::{Completion, Pair, Prompt, Text};
 use oaif::unstable::generate::SamplingParams;
 use oaif::unstable::gpu::{Gpu, GpuOptions};
-use oaif::unstable::judge::queue::{InPlace, IntoJudgeQueue};
+use oaif::unstable::judge::queue::{InPlace, IntoJudgeQueue, JudgeQueue, Polled, Question};
 use oaif::unstable::judge::rule::Rule;
 use oaif::unstable::judge::threaded::Threaded;
 use oaif::unstable::judge::{Judge, Judgement, Position};
@@ -166,17 +167,62 @@ fn a_resumed_run_equals_an_uninterrupted_run_bit_for_bit() {
     }
 }
 
+/// The number of launches on the device when each batch of questions was submitted.
+type Launches = Arc<Mutex<VecDeque<u64>>>;
+
 /// Prefers the longer response, but answers only after other work was submitted to the device.
 struct Slow {
     gpu: Gpu,
+    launches: Launches,
     /// The number of batches answered although no other work was done in between.
     in_vain: Arc<AtomicUsize>,
 }
 
 impl Slow {
-    fn on(gpu: &Gpu) -> (Threaded, Arc<AtomicUsize>) {
-        let in_vain = Arc::default();
-        (Threaded::new(Slow { gpu: gpu.clone(), in_vain: Arc::clone(&in_vain) }).unwrap(), in_vain)
+    fn on(gpu: &Gpu) -> (Box<dyn JudgeQueue>, Arc<AtomicUsize>) {
+        let (launches, in_vain) = (Launches::default(), Arc::default());
+        let slow = Slow { gpu: gpu.clone(), launches: Arc::clone(&launches), in_vain: Arc::clone(&in_vain) };
+        (Box::new(Submitted { queue: Threaded::new(slow).unwrap(), gpu: gpu.clone(), launches }), in_vain)
+    }
+}
+
+/// Records the launches before the thread of the judge gets the questions, which may be late on a busy machine.
+struct Submitted {
+    queue: Threaded,
+    gpu: Gpu,
+    launches: Launches,
+}
+
+impl JudgeQueue for Submitted {
+    fn name(&self) -> String {
+        self.queue.name()
+    }
+
+    fn identity(&self) -> oaif::Result<BTreeMap<String, String>> {
+        self.queue.identity()
+    }
+
+    fn is_remote(&self) -> bool {
+        self.queue.is_remote()
+    }
+
+    fn rates(&self) -> bool {
+        self.queue.rates()
+    }
+
+    fn position(&self) -> Position {
+        self.queue.position()
+    }
+
+    fn submit(&mut self, questions: Vec<Question>) -> oaif::Result<()> {
+        if !questions.is_empty() {
+            self.launches.lock().unwrap().push_back(self.gpu.activity().launches);
+        }
+        self.queue.submit(questions)
+    }
+
+    fn poll<'t>(&'t mut self, patience: Duration) -> Task<'t, oaif::Result<Polled>> {
+        self.queue.poll(patience)
     }
 }
 
@@ -190,9 +236,9 @@ impl Judge for Slow {
         pairs: &'t [oaif::unstable::judge::Pair<'t>],
     ) -> Task<'t, oaif::Result<Vec<Judgement>>> {
         Box::pin(async move {
-            let (started, launches) = (Instant::now(), self.gpu.activity().launches);
+            let (started, launches) = (Instant::now(), self.launches.lock().unwrap().pop_front().unwrap());
             while self.gpu.activity().launches == launches {
-                if started.elapsed() > Duration::from_secs(5) {
+                if started.elapsed() > Duration::from_secs(20) {
                     self.in_vain.fetch_add(1, Ordering::Relaxed);
                     break;
                 }

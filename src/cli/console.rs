@@ -382,6 +382,9 @@ impl Observer for Console {
             Format::Text if self.bar.is_hidden() => say(progress_line::plain(report)),
             _ => {}
         }
+        if log().format == Format::Text {
+            progress_line::evaluation(report).iter().for_each(say);
+        }
         self.draw();
     }
 

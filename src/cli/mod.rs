@@ -17,9 +17,11 @@ mod resume;
 mod signals;
 mod version;
 
+use std::error::Error as _;
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::num::{IntErrorKind, ParseFloatError, ParseIntError};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -59,7 +61,7 @@ pub fn main() -> ExitCode {
             ranks::check(&name).and_then(|()| run(cli))
         }
         Ok(Err(usage)) if usage.use_stderr() && !ranks::ranks().is_alone() => {
-            Err(Error::config("arguments", sentence(&usage.render().to_string())))
+            Err(Error::config("arguments", sentence(&usage)))
         }
         Ok(Err(usage)) => {
             // clap reports help and version as errors too.
@@ -70,7 +72,7 @@ pub fn main() -> ExitCode {
                     let code = usage.exit_code() as u8;
                     match kind {
                         DisplayHelpOnMissingArgumentOrSubcommand if log_is_text() => drop(usage.print()),
-                        _ => fail(sentence(&usage.render().to_string()), code),
+                        _ => fail(sentence(&usage), code),
                     }
                     ranks::part();
                     return code.into();
@@ -152,15 +154,30 @@ fn spell_suggestion(usage: &mut clap::Error, command: Option<&clap::Command>) {
 }
 
 /// Joins the paragraphs of clap's message into one line: the error, the tips, and a hint to --help.
-fn sentence(usage: &str) -> String {
+fn sentence(usage: &clap::Error) -> String {
+    let mut usage_text = usage.render().to_string();
+    if let Some((found, replacement)) = usage.source().and_then(number_error) {
+        usage_text = usage_text.replacen(&found, replacement, 1);
+    }
     let paragraph = |text: &str| {
         let lines: Vec<&str> = text.lines().map(str::trim).collect();
         lines.join(" ").trim_start_matches("error: ").trim_start_matches("tip: ").to_owned()
     };
     let is_kept = |text: &&str| !text.starts_with("Usage: ") && !text.starts_with("For more information");
-    let mut parts: Vec<String> = usage.trim().split("\n\n").filter(is_kept).map(paragraph).collect();
+    let mut parts: Vec<String> = usage_text.trim().split("\n\n").filter(is_kept).map(paragraph).collect();
     parts.push("see --help".into());
     parts.join("; ")
+}
+
+/// The text of the standard library's error about a number, and the one that is printed instead.
+fn number_error(source: &(dyn std::error::Error + 'static)) -> Option<(String, &'static str)> {
+    let replacement = match source.downcast_ref::<ParseIntError>().map(ParseIntError::kind) {
+        Some(IntErrorKind::PosOverflow) => "it is too large",
+        Some(IntErrorKind::NegOverflow) => "it is too small",
+        Some(_) => "expected a whole number, 0 or larger",
+        None => source.downcast_ref::<ParseFloatError>().map(|_| "expected a number")?,
+    };
+    Some((source.to_string(), replacement))
 }
 
 fn run(cli: Cli) -> Result<()> {
@@ -245,7 +262,7 @@ mod tests {
     fn a_usage_error_is_one_sentence() {
         let error = |arguments: &str| {
             let arguments = arguments.split(' ').map(OsString::from).collect();
-            sentence(&parse(arguments).unwrap().unwrap_err().render().to_string())
+            sentence(&parse(arguments).unwrap().unwrap_err())
         };
         let typing = error("oaif dpo --model x --dataset x --output-dir x --lerning-rate 1");
         let expected = "unexpected argument '--lerning-rate' found; a similar argument exists: '--learning-rate'; \
@@ -255,6 +272,24 @@ mod tests {
         assert!(missing.contains("not provided: --input <FILE>;") && !missing.contains('\n'), "{missing}");
         let value = error("oaif dpo --model x --dataset x --output-dir x --optim sgd");
         assert!(value.contains("[possible values: adamw, adafactor];"), "{value}");
+        let number = |flag: &str| error(&format!("oaif dpo --model x --dataset x --output-dir x {flag}"));
+        for (flag, expected) in [
+            (
+                "--max-steps=x",
+                "invalid value 'x' for '--max-steps <N>': expected a whole number, 0 or larger; see --help",
+            ),
+            (
+                "--lora-r=-1",
+                "invalid value '-1' for '--lora-r <R>': expected a whole number, 0 or larger; see --help",
+            ),
+            (
+                "--max-steps=99999999999999999999",
+                "invalid value '99999999999999999999' for '--max-steps <N>': it is too large; see --help",
+            ),
+            ("--beta=x", "invalid value 'x' for '--beta <B>': expected a number; see --help"),
+        ] {
+            assert_eq!(number(flag), expected);
+        }
     }
 
     #[test]

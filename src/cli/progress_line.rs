@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::numbers::decimals;
 use crate::train::StepReport;
-use crate::train::report::RanksReport;
+use crate::train::report::{EvaluationReport, HeldOutReport, RanksReport};
 
 /// A line of the terminal: a template for indicatif, and the message that it shows.
 pub(super) struct Bar {
@@ -60,6 +60,25 @@ pub(super) fn fields_of(report: &StepReport) -> Value {
 /// The line if standard error is not a terminal.
 pub(super) fn plain(report: &StepReport) -> String {
     format!("step {}/{}  {}", report.step, report.total_steps, joined(fields(report)))
+}
+
+/// The results on held-out prompts or pairs, if the step has any.
+pub(super) fn evaluation(report: &StepReport) -> Option<String> {
+    let percent = |share: f64| decimals(100.0 * share, 1);
+    let on_prompts = report.evaluation.as_ref().map(|evaluation| {
+        let EvaluationReport { win_rate, win_rate_low, win_rate_high, prompts, .. } = *evaluation;
+        format!(
+            "win rate {} % ({} to {}) against the starting model on {prompts} held-out prompts",
+            percent(win_rate),
+            percent(win_rate_low),
+            percent(win_rate_high)
+        )
+    });
+    let on_pairs = report.held_out.as_ref().map(|HeldOutReport { loss, accuracies, pairs, .. }| {
+        let (loss, accuracy) = (decimals(*loss, 4), percent(*accuracies));
+        format!("loss {loss}, accuracy {accuracy} % on {pairs} held-out pairs")
+    });
+    on_prompts.or(on_pairs).map(|text| format!("after step {}: {text}", report.step))
 }
 
 fn joined(fields: Vec<Field>) -> String {
@@ -141,6 +160,25 @@ mod tests {
     fn columns(bar: &Bar) -> usize {
         let blocks = bar.template.strip_prefix("{bar:").map_or(0, |t| t[..2].parse::<usize>().unwrap() + 1);
         blocks + "7/120 ".len() + bar.message.chars().count()
+    }
+
+    #[test]
+    fn an_evaluation_is_a_line_of_its_own() {
+        assert_eq!(evaluation(&step()), None);
+        let on_prompts = EvaluationReport {
+            win_rate: 0.6128,
+            win_rate_low: 0.55,
+            win_rate_high: 0.67,
+            prompts: 64,
+            ..EvaluationReport::default()
+        };
+        let text = evaluation(&StepReport { evaluation: Some(on_prompts), ..step() }).unwrap();
+        let expected =
+            "after step 7: win rate 61.3 % (55.0 to 67.0) against the starting model on 64 held-out prompts";
+        assert_eq!(text, expected);
+        let on_pairs = HeldOutReport { loss: 0.65214, accuracies: 0.5, pairs: 8, ..HeldOutReport::default() };
+        let text = evaluation(&StepReport { held_out: Some(on_pairs), ..step() }).unwrap();
+        assert_eq!(text, "after step 7: loss 0.6521, accuracy 50.0 % on 8 held-out pairs");
     }
 
     #[test]

@@ -190,5 +190,5 @@ pub async fn sample_responses(
 /// # Errors
 /// As [`score_all`].
 pub async fn log_probabilities(model: &Model, trees: &[Tree]) -> Result<Vec<f64>> {
-    Ok(score_all(model, trees).await?.iter().map(Scored::logp).collect())
+    Ok(score_all(model, trees, &mut |_| ()).await?.iter().map(Scored::logp).collect())
 }

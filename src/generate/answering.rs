@@ -118,6 +118,11 @@ impl<'g> Answering<'g> {
         self.running.iter().flatten().map(|run| (run.request, run.sample, &run.ids[..]))
     }
 
+    /// The number of responses that have ended.
+    pub fn ended(&self) -> usize {
+        self.results.iter().flatten().flatten().count()
+    }
+
     /// The response of a sample, if it has ended.
     pub fn response(&self, request: usize, sample: usize) -> Option<&Response> {
         self.results[request][sample].as_ref()

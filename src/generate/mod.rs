@@ -290,8 +290,22 @@ impl Generator {
         stop: &StopMatcher,
         seed: u32,
     ) -> Result<Vec<Vec<Response>>> {
+        self.run_watched(tokenizer, requests, stop, seed, &mut |_| ()).await
+    }
+
+    /// As [`Generator::run`]. `watch` is called with the number of responses that have ended.
+    pub(crate) async fn run_watched(
+        &self,
+        tokenizer: &Tokenizer,
+        requests: &[Request],
+        stop: &StopMatcher,
+        seed: u32,
+        watch: &mut (dyn FnMut(usize) + Send),
+    ) -> Result<Vec<Vec<Response>>> {
         let mut answering = Answering::begin(self, tokenizer, requests, stop, seed).await?;
-        while answering.look(STEPS_PER_CHECK).await? {}
+        while answering.look(STEPS_PER_CHECK).await? {
+            watch(answering.ended());
+        }
         Ok(answering.finish())
     }
 

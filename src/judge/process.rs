@@ -12,7 +12,7 @@ use crate::collective::remove_rank_variables;
 /// How long a program may keep running after it has printed all answers.
 const GRACE: Duration = Duration::from_secs(2);
 /// How long to keep reading the pipes of a program that has exited: a child process may still hold them open.
-const LAST_WORDS: Duration = Duration::from_millis(300);
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// The interval between checks whether the program has exited.
 const CHECK_INTERVAL: Duration = Duration::from_millis(20);
 

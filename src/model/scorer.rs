@@ -42,14 +42,19 @@ impl Scored {
 /// The number of tokens in one pass of [`score_all`], unless a single sequence is longer.
 const PASS_TOKENS: usize = 4096;
 
-/// Scores every response of every tree, in order, with a new scorer.
+/// Scores every response of every tree, in order, with a new scorer. `watch` is called with the number of responses
+/// scored so far.
 ///
 /// # Errors
 /// As [`Scorer::new`] and [`Scorer::score`].
-pub async fn score_all(model: &Model, trees: &[Tree]) -> Result<Vec<Scored>> {
+pub async fn score_all(
+    model: &Model,
+    trees: &[Tree],
+    watch: &mut (dyn FnMut(usize) + Send),
+) -> Result<Vec<Scored>> {
     let tokens = trees.iter().map(Tree::length).max().unwrap_or(1).max(PASS_TOKENS);
     let capacity = Capacity { tokens, targets: tokens, sequences: 256 };
-    Scorer::new(model.gpu(), model, capacity, &Arena::new()).await?.score(trees).await
+    Scorer::new(model.gpu(), model, capacity, &Arena::new()).await?.score_watched(trees, watch).await
 }
 
 impl Scorer {
@@ -133,9 +138,17 @@ impl Scorer {
     /// [`Error::Config`] for an empty prompt or response or a token id outside the vocabulary, [`Error::TooLong`] for a
     /// sequence longer than the context.
     pub async fn score(&self, trees: &[Tree]) -> Result<Vec<Scored>> {
+        self.score_watched(trees, &mut |_| ()).await
+    }
+
+    async fn score_watched(
+        &self,
+        trees: &[Tree],
+        watch: &mut (dyn FnMut(usize) + Send),
+    ) -> Result<Vec<Scored>> {
         self.stream.check(trees)?;
         let trees = self.unread(trees, |tree| &mut tree.prompt);
-        self.run_all(&trees, Capacity::of_tree, |batch| Packed::new(batch)).await
+        self.run_all(&trees, Capacity::of_tree, |batch| Packed::new(batch), watch).await
     }
 
     /// Returns for every branch of every tree, in order, log p of each of the tree's choices.
@@ -145,7 +158,7 @@ impl Scorer {
     pub async fn score_choices(&self, trees: &[ChoiceTree]) -> Result<Vec<Scored>> {
         self.stream.check_choices(trees)?;
         let trees = self.unread(trees, |tree| &mut tree.prompt);
-        self.run_all(&trees, Capacity::of_choices, |batch| Packed::of_choices(batch)).await
+        self.run_all(&trees, Capacity::of_choices, |batch| Packed::of_choices(batch), &mut |_| ()).await
     }
 
     /// Scores trees in as many passes as the capacity requires.
@@ -154,6 +167,7 @@ impl Scorer {
         trees: &[(usize, Cow<'_, [T]>)],
         size: impl Fn(&T) -> Capacity,
         pack: impl Fn(&[T]) -> Packed,
+        watch: &mut (dyn FnMut(usize) + Send),
     ) -> Result<Vec<Scored>> {
         let mut passes = Vec::new();
         for (known, trees) in trees {
@@ -163,6 +177,7 @@ impl Scorer {
         let mut out = Vec::new();
         for (known, batch) in passes {
             self.run(known, &pack(batch), &mut out).await?;
+            watch(out.len());
         }
         Ok(out)
     }

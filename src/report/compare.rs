@@ -16,7 +16,7 @@ use super::svg::COLOURS;
 use crate::error::Result;
 
 /// Keys of `run.json` that differ between runs and say nothing about their results.
-const LEFT_OUT: [&str; 12] = [
+const LEFT_OUT: [&str; 13] = [
     "output-dir",
     "working_dir",
     "gpu_tier",
@@ -26,6 +26,7 @@ const LEFT_OUT: [&str; 12] = [
     "rows",
     "changes",
     "warnings",
+    "error",
     "report",
     "report-to",
     "gpu",

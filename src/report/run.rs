@@ -52,18 +52,26 @@ pub(crate) struct Run {
     pub(super) pairs: Pairs,
     /// Rows of `eval_samples.jsonl`.
     samples: Vec<Value>,
+    /// Files with damaged lines, which are left out, and their number.
+    damaged: Vec<(&'static str, usize)>,
 }
 
 impl Run {
     #[cfg(test)]
     pub(super) fn of(config: Value, metrics: Metrics, pairs: Pairs) -> Run {
-        Run { config, metrics, pairs, samples: Vec::new() }
+        Run { config, metrics, pairs, samples: Vec::new(), damaged: Vec::new() }
     }
 
     /// The run of a configuration, before its first step.
     #[cfg(all(feature = "cli", feature = "ui"))]
     pub(crate) fn before(config: Value) -> Run {
-        Run { config, metrics: Metrics::default(), pairs: Pairs::default(), samples: Vec::new() }
+        Run {
+            config,
+            metrics: Metrics::default(),
+            pairs: Pairs::default(),
+            samples: Vec::new(),
+            damaged: Vec::new(),
+        }
     }
 
     /// The run in the folder `dir`.
@@ -73,14 +81,18 @@ impl Run {
         }
         let config = files::read_json_if_present(&dir.join(RUN))?;
         let (mut metrics, mut pairs, mut samples) = (Metrics::default(), Pairs::default(), Vec::new());
-        let has_metrics = for_each_row(&dir.join(METRICS), |row| metrics.push(&row))?;
-        for_each_row(&dir.join(PAIRS), |row| pairs.push(row))?;
-        for_each_row(&dir.join(EVAL_SAMPLES), |row| samples.push(row))?;
-        if config.is_none() && !has_metrics {
+        let skipped = [
+            (METRICS, for_each_row(&dir.join(METRICS), |row| metrics.push(&row))?),
+            (PAIRS, for_each_row(&dir.join(PAIRS), |row| pairs.push(row))?),
+            (EVAL_SAMPLES, for_each_row(&dir.join(EVAL_SAMPLES), |row| samples.push(row))?),
+        ];
+        if config.is_none() && skipped[0].1.is_none() {
             let why = format!("holds no run (neither {RUN} nor {METRICS}): give the output folder of a run");
             return Err(Error::file(dir, why));
         }
-        Ok(Run { config: config.unwrap_or_default(), metrics, pairs, samples })
+        let damaged = |(file, lines): (&'static str, Option<usize>)| Some((file, lines.filter(|n| *n > 0)?));
+        let damaged = skipped.into_iter().filter_map(damaged).collect();
+        Ok(Run { config: config.unwrap_or_default(), metrics, pairs, samples, damaged })
     }
 
     fn report(self) -> Report {
@@ -96,6 +108,12 @@ impl Run {
         if let Some((done, total)) = self.unfinished() {
             let (done, total) = (number(done), number(total));
             report.warning(format!("Not finished: {done} of {total} steps are done."));
+        }
+        for (file, lines) in &self.damaged {
+            report.warning(format!("{lines} line(s) of {file} are damaged and left out."));
+        }
+        if let Some(error) = self.config["error"].as_str() {
+            report.warning(format!("The run ended with an error: {error}."));
         }
         for warning in self.config["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str) {
             report.warning(capitalised(warning) + ".");
@@ -462,9 +480,16 @@ mod tests {
     fn an_unfinished_run_with_incomplete_lines_is_reported() {
         let torn = lines([step(1), step(2)]) + "{\"step\":3,\"loss\":0.";
         let junk = format!("not json\n[1]\n{}\u{0}\n", torn);
-        let config = json!({"total_steps": 10});
+        let config = json!({"total_steps": 10, "error": "the judge cannot be reached"});
         let html = report(&[(RUN, config.to_string()), (METRICS, junk), (PAIRS, "{\"ste".into())]).unwrap();
-        assert!(html.contains("Not finished: 2 of 10 steps are done."), "{html}");
+        for warning in [
+            "Not finished: 2 of 10 steps are done.",
+            "3 line(s) of metrics.jsonl are damaged and left out.",
+            "The run ended with an error: the judge cannot be reached.",
+        ] {
+            assert!(html.contains(warning), "{warning}: {html}");
+        }
+        assert!(!html.contains("pairs.jsonl are damaged"), "its last line may be incomplete");
         assert!(html.contains("<h1>A model, aligned online</h1>"), "{html}");
         let nothing_done = report(&[(RUN, "{}".into())]).unwrap();
         assert!(!nothing_done.contains("<section>"), "{nothing_done}");

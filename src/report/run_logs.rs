@@ -18,20 +18,22 @@ use crate::train::run_dir::METRICS;
 /// The number of judged pairs that a report shows.
 const SHOWN: usize = 12;
 
-/// Calls `each` for the objects in the lines of `path` and skips other lines; returns whether the file exists.
-pub(super) fn for_each_row(path: &Path, mut each: impl FnMut(Value)) -> Result<bool> {
+/// Calls `each` for the objects in the lines of `path`. Other lines are skipped; returns their number, without a last line
+/// that is being written. `None` if the file does not exist.
+pub(super) fn for_each_row(path: &Path, mut each: impl FnMut(Value)) -> Result<Option<usize>> {
     let mut log = match File::open(path) {
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(false),
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
         opened => BufReader::new(opened.map_err(Error::io("read", path))?),
     };
-    let mut line = Vec::new();
+    let (mut line, mut skipped) = (Vec::new(), 0);
     while log.read_until(b'\n', &mut line).map_err(Error::io("read", path))? > 0 {
-        if let Ok(row @ Value::Object(_)) = serde_json::from_slice(&line) {
-            each(row);
+        match serde_json::from_slice(&line) {
+            Ok(row @ Value::Object(_)) => each(row),
+            _ => skipped += usize::from(line.ends_with(b"\n")),
         }
         line.clear();
     }
-    Ok(true)
+    Ok(Some(skipped))
 }
 
 /// A run's metrics in the first and in the last tenth of its steps.

@@ -24,7 +24,8 @@ pub(super) struct Habits {
 }
 
 /// A bias that causes a warning.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(super) enum Habit {
     /// The judge prefers a position, whichever response is shown there.
     Flips,

@@ -32,6 +32,9 @@ impl Log {
     /// Appends `rows`, each with a "step", in a single write.
     pub fn append(&mut self, rows: &[impl Serialize]) -> Result<()> {
         self.check_exists()?;
+        if rows.is_empty() {
+            return Ok(());
+        }
         let mut lines = Vec::new();
         for row in rows {
             serde_json::to_writer(&mut lines, row).expect("JSON of plain values");

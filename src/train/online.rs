@@ -474,12 +474,13 @@ impl Method for Online<'_> {
     fn online(&self) -> Option<OnlineState> {
         let open = self.open.iter().map(|open| &open.sampled);
         let sampled = open.chain(&self.kept).cloned().collect();
-        Some(OnlineState { verdicts: self.verdicts.clone(), sampled })
+        let (verdicts, reported_habits) = (self.verdicts.clone(), self.reported_habits.clone());
+        Some(OnlineState { verdicts, reported_habits, sampled })
     }
 
     fn restore(&mut self, online: Option<OnlineState>, dir: &Path) {
-        let OnlineState { verdicts, sampled } = online.unwrap_or_default();
-        self.verdicts = verdicts;
+        let OnlineState { verdicts, reported_habits, sampled } = online.unwrap_or_default();
+        (self.verdicts, self.reported_habits) = (verdicts, reported_habits);
         self.kept = sampled.into();
         self.kept_in = dir.to_owned();
     }

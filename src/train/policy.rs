@@ -163,7 +163,7 @@ impl Policy {
         let responses: Vec<Text> = responses.iter().map(|text| Text::from(*text)).collect();
         let responses: Vec<&Text> = responses.iter().collect();
         let encoded = self.encoder().encode(&prompt.into(), &responses, false)?;
-        score_all(&self.model, &[encoded.tree]).await
+        score_all(&self.model, &[encoded.tree], &mut |_| ()).await
     }
 
     /// Writes the trained weights into the folder `dir`, which may be in memory: the LoRA adapter in the layout of

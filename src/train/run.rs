@@ -98,10 +98,11 @@ fn common(config: &str) -> BTreeMap<String, Value> {
 /// folder or the checkpoint; errors of a step, after a checkpoint of the steps done; see [`Run::finish`].
 pub(super) async fn run(trainer: Trainer<'_>, sources: Sources, control: Control<'_>) -> Result<PathBuf> {
     let mut run = Run::begin(trainer, sources, control).await?;
-    match run.all_steps().await {
+    let ended = match run.all_steps().await {
         Ok(()) => run.finish().await,
         Err(error) => Err(run.end_after_error(error).await),
-    }
+    };
+    ended.inspect_err(|error| run.record(error))
 }
 
 impl<'a, 'c> Run<'a, 'c> {
@@ -140,8 +141,9 @@ impl<'a, 'c> Run<'a, 'c> {
                     true => dir.truncate_to_step(state.step, state.logs)?,
                     false => {
                         state.logs = Logs { after_step: state.step, pairs: 0 };
-                        // The evaluation belongs to the other run.
+                        // They belong to the other run.
                         state.owes_evaluation = false;
+                        state.warnings.clear();
                     }
                 }
                 trainer.restore(&checkpoint.path, state.step, state.counters, state.online.clone())?;
@@ -263,6 +265,7 @@ impl<'a, 'c> Run<'a, 'c> {
     /// row without learning.
     async fn log(&mut self, report: &StepReport) -> Result<()> {
         if !report.notes.is_empty() {
+            self.state.warnings.extend(report.notes.iter().cloned());
             self.file.warnings.extend(report.notes.iter().cloned());
             self.write_file()?;
         }
@@ -385,6 +388,15 @@ impl<'a, 'c> Run<'a, 'c> {
         error
     }
 
+    /// Records in `run.json` the error that ended the run, unless it was interrupted.
+    fn record(&mut self, error: &Error) {
+        if !matches!(error, Error::Interrupted) && self.dir.check_exists().is_ok() {
+            self.file.error = Some(error.to_string());
+            // Only the first error is reported.
+            let _ = self.write_file();
+        }
+    }
+
     /// The warning for a policy that did not change.
     fn unchanged(&self) -> Result<Option<String>> {
         let logged = |metric: &str| self.dir.logged(metric);
@@ -405,7 +417,7 @@ impl<'a, 'c> Run<'a, 'c> {
     ///
     /// # Errors
     /// [`Error::NonFinite`] if no step was finite, or the last ones were not; [`Error::SelfCheck`].
-    async fn finish(mut self) -> Result<PathBuf> {
+    async fn finish(&mut self) -> Result<PathBuf> {
         if let Some(text) = self.trainer.conclusion() {
             self.note(text)?;
         }

@@ -35,6 +35,8 @@ pub(crate) struct RunFile {
     changes: Vec<Change>,
     /// Warnings about the run as a whole.
     pub(super) warnings: Vec<String>,
+    /// The error that ended the run.
+    pub(super) error: Option<String>,
 }
 
 impl RunFile {
@@ -56,6 +58,7 @@ impl RunFile {
             memory: Some(gpu.memory()),
             rows: trainer.rows().statistics(),
             changes: state.changes.clone(),
+            warnings: state.warnings.clone(),
             ..RunFile::default()
         };
         // Facts replace keys of the same name in the configuration.

@@ -1,10 +1,12 @@
 //! The state in a checkpoint besides weights and optimiser: everything on which the rest of the run depends.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::checkpoint::STATE;
+use super::habits::Habit;
 use super::identity::{Change, RunIdentity};
 use super::judging::VerdictTotals;
 use super::sampler::Sampled;
@@ -26,6 +28,8 @@ pub(super) struct State {
     pub kernels: Tuning,
     /// Options that changed when the run was resumed.
     pub changes: Vec<Change>,
+    /// Warnings of its steps, for `run.json`.
+    pub warnings: Vec<String>,
     /// Whether the evaluation of the last step is still missing, because it was interrupted or its judge failed.
     pub owes_evaluation: bool,
     /// Only in online training.
@@ -63,6 +67,8 @@ pub(super) struct Counters {
 #[serde(deny_unknown_fields)]
 pub(super) struct OnlineState {
     pub verdicts: VerdictTotals,
+    /// The biases of the judge that were reported.
+    pub reported_habits: BTreeSet<Habit>,
     /// The responses of the next steps that were sampled before the last update, in the order of the steps.
     pub sampled: Vec<Sampled>,
 }
@@ -77,6 +83,7 @@ impl State {
             identity,
             kernels,
             changes: Vec::new(),
+            warnings: Vec::new(),
             owes_evaluation: false,
             online: None,
         }
@@ -166,6 +173,7 @@ mod tests {
                     "inner": 64, "format": "f32"}}], "otherwise": null}},
                 "tiled_attention": true, "fused_blocks": true},
             "changes": [],
+            "warnings": ["the judge guesses"],
             "owes_evaluation": false,
             "online": {
                 "verdicts": {"counts": {"judged": 4, "first": 1, "tie": 0, "invalid": 0, "identical": 0,
@@ -173,6 +181,7 @@ mod tests {
                     "habits": {"both_orders": 0, "flips": 0, "one_order": 4, "first": 1, "unequal": 3, "longer": 2},
                     "votes": {"pairs": 4, "unanimous": 2, "tables": [[[1, 0, 0], [0, 1, 0], [0, 0, 2]]],
                         "members": [{"asked": 4, "unusable": 1, "why": "mute"}]}},
+                "reported_habits": ["flips", "length"],
                 "sampled": [{"draws": [4], "policy_step": 1, "logps": [],
                     "of": [[{"token_ids": [1], "text": "a", "finish_reason": "length"}]]}]}
         })

@@ -57,8 +57,17 @@ fn tune_by(gpu: &Gpu, cache: Option<&Path>, first_start: impl FnOnce() -> Vec<Ca
         }
         None => {
             choose(gpu, &mut entry, first_start)?;
-            if let Some(Err(why)) = file.as_ref().map(|file| entry.write(file)) {
-                warning = Some(why);
+            // Another process may have chosen in the meantime: both then use its choice, so that their results agree.
+            match file.as_deref().and_then(|file| entry.read(file).ok()) {
+                Some(known) => {
+                    gpu.set_tuning(known.tuning.clone());
+                    entry = known;
+                }
+                None => {
+                    if let Some(Err(why)) = file.as_ref().map(|file| entry.write(file)) {
+                        warning = Some(why);
+                    }
+                }
             }
         }
     }
@@ -127,6 +136,24 @@ mod tests {
         let again = tune(&gpu, Some(&cache)).unwrap();
         assert!(again.warning.unwrap().contains("is broken: tuning again"));
         assert!(tune(&gpu, Some(&cache)).unwrap().warning.is_none());
+    }
+
+    #[test]
+    fn processes_that_choose_at_the_same_time_use_the_same_kernels() {
+        let Ok(gpu) = Gpu::open(&GpuOptions::default()).wait() else {
+            assert!(std::env::var("REQUIRE_GPU").is_err(), "no GPU");
+            return;
+        };
+        let dir = tempfile::tempdir().unwrap();
+        gpu.set_tuning(Tuning::untuned(None, DeviceKind::Gpu));
+        let mut other = Entry::new(&gpu);
+        other.tuning.fused_blocks = !other.tuning.fused_blocks;
+        let the_other_is_faster = || {
+            other.write(&other.file_in(dir.path())).unwrap();
+            Vec::new()
+        };
+        tune_by(&gpu, Some(dir.path()), the_other_is_faster).unwrap();
+        assert_eq!(gpu.tuning(), other.tuning);
     }
 
     #[test]

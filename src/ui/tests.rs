@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::connections::CONNECTIONS;
+use super::connections::{CONNECTIONS, SILENCE};
 use super::server::MAX_BODY;
 use super::*;
 use crate::judge::Pair;
@@ -18,6 +18,9 @@ use crate::train::StepReport;
 
 const HOSTILE: [&str; 3] =
     ["<script>alert(1)</script>", "</textarea><img src=x onerror=alert(1)>", "a & b &lt; \"c\" 'd'"];
+
+/// A longer wait is a hang.
+const HANG: Duration = Duration::from_secs(60);
 
 /// A server with pairs on its desk.
 struct Fixture {
@@ -71,7 +74,7 @@ impl Response {
 /// Sends a request as written, with line ends converted to CRLF.
 fn raw(address: SocketAddr, request: &str, body: &str) -> Response {
     let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    stream.set_read_timeout(Some(HANG)).unwrap();
     let request = format!("{}\r\nConnection: close\r\n\r\n", request.trim().replace('\n', "\r\n"));
     // A server that refuses a request may not read all of it.
     let _ = stream.write_all(request.as_bytes()).and_then(|()| stream.write_all(body.as_bytes()));
@@ -140,7 +143,7 @@ impl Browser {
     fn events(&self) -> impl FnMut(&str) -> String + use<> {
         let Browser { address, cookie, .. } = self;
         let mut stream = TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        stream.set_read_timeout(Some(HANG)).unwrap();
         let request = format!("GET /api/events HTTP/1.1\r\nHost: {address}\r\nCookie: {cookie}\r\n\r\n");
         stream.write_all(request.as_bytes()).unwrap();
         let mut lines = BufReader::new(stream).lines();
@@ -454,7 +457,7 @@ fn steps_and_the_end_of_the_run_are_sent_as_events() {
 }
 
 #[test]
-fn the_thread_ends_within_a_second_of_the_drop_despite_open_connections() {
+fn the_thread_ends_soon_after_the_drop_despite_open_connections() {
     let Fixture { ui, human, .. } = fixture(1);
     let browser = Browser::open(&ui);
     let mut next_event = browser.events();
@@ -471,8 +474,9 @@ fn the_thread_ends_within_a_second_of_the_drop_despite_open_connections() {
     let address = ui.address();
     let started = Instant::now();
     drop(ui);
-    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
-    assert!(TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_err());
+    // Otherwise the connections are closed only after their time of silence.
+    assert!(started.elapsed() < SILENCE * 3 / 4, "{:?}", started.elapsed());
+    assert!(TcpStream::connect_timeout(&address, HANG).is_err());
     drop(human);
 }
 
@@ -489,7 +493,7 @@ fn connections_above_the_limit_wait_for_room() {
     last.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
     assert!(last.read(&mut [0; 1]).is_err(), "there is no room");
     drop(crowd);
-    last.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    last.set_read_timeout(Some(HANG)).unwrap();
     let mut answer = String::new();
     last.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");

@@ -537,14 +537,14 @@ fn exhausted_memory_is_an_error_with_a_remedy() {
 fn a_judge_that_does_not_work_ends_the_run_with_an_explanation() {
     let Some(place) = place() else { return };
     let align = ALIGN.replace("--judge rule --judge-rule longer", "--judge command --judge-command");
-    let run = |command: &str, parts: &[&str]| {
-        let more = [command, "--judge-timeout", "0.5"];
-        place.oaif_with(&align, &more).ended(1, parts);
+    let run_for = |timeout: &str, command: &str, parts: &[&str]| {
+        place.oaif_with(&align, &[command, "--judge-timeout", timeout]).ended(1, parts);
         assert!(!place.path("run/model").exists() && !place.path("run/metrics.jsonl").exists());
     };
+    let run = |command: &str, parts: &[&str]| run_for("60", command, parts);
     if cfg!(unix) {
         run("echo no paper >&2; exit 3", &["judge command", "no paper", "must end with exit code 0"]);
-        run("sleep 5", &["took longer than 0.5 s", "judge-timeout"]);
+        run_for("0.5", "sleep 60", &["took longer than 0.5 s", "judge-timeout"]);
         run("cat", &["verdicts were unusable", "max-invalid-ratio", "\"verdict\" must be"]);
         run("true", &["answered 0 of 32 pairs", "one line with the same id"]);
         run("nonesuch-program", &["nonesuch-program", "must end with exit code 0"]);

@@ -63,21 +63,49 @@ fn align(run: &str, more: &str) -> String {
     )
 }
 
+/// A judge that prefers the first response.
+const FIRST: &str = r#"sed 's/^{\("id":"[^"]*"\),.*/{\1,"verdict":"1"}/'"#;
+
+/// [`align`] with the script `judge` as its judge.
+fn align_by_script(run: &str, more: &str) -> String {
+    let rule = "--judge rule --judge-rule longer";
+    align(run, more).replace(rule, "--judge command --judge-command ./judge --judge-probes 0")
+}
+
+/// Waits until this happens while the program is running.
+#[track_caller]
+fn wait_until(child: &mut Child, what: &str, happens: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !happens() {
+        assert!(child.try_wait().unwrap().is_none(), "the program ended before {what}");
+        assert!(start.elapsed() < Duration::from_secs(120), "not in two minutes: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 #[test]
 fn an_interrupted_run_finishes_its_step_saves_and_can_be_resumed() {
     let Some(place) = Place::with(&["tiny"]) else { return };
     place.write("pairs.jsonl", PAIRS);
+    // While the file `hold` exists, it answers no question after the third step.
+    let waits =
+        "while [ -e hold ] && [ $(wc -l < parts/metrics.jsonl) -ge 3 ]; do sleep 0.05; done 2> /dev/null";
+    place.script("judge", &format!("{waits}\n{FIRST}"));
     let lora = "--lora-r 2 --save-steps=0 --report";
-    let line = |run: &str| align(run, lora).replace("--save-steps 2 ", "");
+    let line = |run: &str| align_by_script(run, lora).replace("--save-steps 2 ", "");
     place.oaif(&line("whole")).done();
 
-    let mut child = place.command(&line("parts")).spawn().unwrap();
+    place.write("hold", "");
+    let mut command = place.command(&line("parts"));
+    let mut child = command.stderr(std::fs::File::create(place.path("err")).unwrap()).spawn().unwrap();
+    let err = || String::from_utf8_lossy(&place.read("err")).into_owned();
     wait_for_step(&place, "parts", 3, &mut child);
     signal(&child, "INT");
-    let output = child.wait_with_output().unwrap();
-    let err = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(130), "{err}");
-    assert!(err.contains("finishing this step"), "{err}");
+    wait_until(&mut child, "its message", || err().contains("finishing this step"));
+    std::fs::remove_file(place.path("hold")).unwrap();
+    let code = child.wait().unwrap().code();
+    let err = err();
+    assert_eq!(code, Some(130), "{err}");
     assert!(err.contains("resume with oaif align --resume parts"), "{err}");
     let steps = logged_steps(&place, "parts");
     assert!((3..STEPS).contains(&steps));
@@ -235,14 +263,13 @@ fn has_checkpoint(place: &Place, run: &str) -> bool {
 fn a_failed_judge_is_retried_and_completed_steps_are_kept() {
     let Some(place) = Place::with(&["tiny"]) else { return };
     place.write("pairs.jsonl", PAIRS);
-    let answers = r#"sed 's/^{\("id":"[^"]*"\),.*/{\1,"verdict":"1"}/'"#;
-    place.script("good", answers);
+    place.script("good", FIRST);
     // Answers the first call, fails the second, answers the third, and fails from then on until the file `mended`
     // exists.
     let count = "echo >> calls; n=$(wc -l < calls); ";
     place.script(
         "judge",
-        &format!("{count}test -e mended || test $n -eq 1 || test $n -eq 3 || exit 3; {answers}"),
+        &format!("{count}test -e mended || test $n -eq 1 || test $n -eq 3 || exit 3; {FIRST}"),
     );
     let line = |run: &str, judge: &str| {
         format!(
@@ -366,6 +393,8 @@ fn closed_output_streams_do_not_end_a_run() {
 fn two_runs_cannot_use_one_folder_at_once() {
     let Some(place) = Place::with(&["tiny"]) else { return };
     place.write("pairs.jsonl", PAIRS);
+    // While the file `hold` exists, it answers no question.
+    place.script("judge", &format!("touch judging; while [ -e hold ]; do sleep 0.05; done\n{FIRST}"));
     for more in ["", "--overwrite-output-dir", "--resume-from-checkpoint last"] {
         if more.contains("last") {
             // Simulates a kill after its second step.
@@ -373,19 +402,17 @@ fn two_runs_cannot_use_one_folder_at_once() {
                 std::fs::remove_dir_all(place.path(&format!("run/checkpoints/{checkpoint}"))).unwrap();
             }
         }
-        let line = align("run", more);
-        let begun = std::fs::metadata(place.path("run/run.json")).and_then(|file| file.modified()).ok();
-        let mut first = place.command(&line).spawn().unwrap();
-        // Once it has written to the folder, it is stopped, so that it holds the lock while the second run starts.
-        let start = Instant::now();
-        while std::fs::metadata(place.path("run/run.json")).and_then(|file| file.modified()).ok() == begun {
-            assert!(first.try_wait().unwrap().is_none(), "{more}: the run ended before its first step");
-            assert!(start.elapsed() < Duration::from_secs(120), "{more}: no run.json in two minutes");
-            std::thread::sleep(Duration::from_millis(1));
+        let line = align_by_script("run", more);
+        // Without the answers that an earlier run kept, the judge is asked.
+        for file in ["judging", "run/judgements.jsonl"] {
+            let _ = std::fs::remove_file(place.path(file));
         }
-        signal(&first, "STOP");
+        place.write("hold", "");
+        let mut first = place.command(&line).spawn().unwrap();
+        // It holds the lock while the second run starts.
+        wait_until(&mut first, &format!("the first question, {more}"), || place.path("judging").exists());
         let second = place.oaif(&line);
-        signal(&first, "CONT");
+        std::fs::remove_file(place.path("hold")).unwrap();
         assert_eq!(second.code, Some(1), "{more}: {}", second.err);
         assert!(second.err.contains("is in use by"), "{more}: {}", second.err);
         let first = first.wait_with_output().unwrap();

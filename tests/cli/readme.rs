@@ -50,7 +50,7 @@ fn the_commands_in_the_readme_work_in_order() {
             true => line + " --judge-template template.txt",
             false => line,
         };
-        let line = line.replace("$MODEL", "MODEL").replace("$JUDGE", "JUDGE");
+        let line = line.replace("$MODEL", "MODEL").replace("$EVAL_JUDGE", "JUDGE").replace("$JUDGE", "JUDGE");
         place.write(
             "template.txt",
             "{{ prompt }} . one : {{ response_1 }} . two : {{ response_2 }} . the best :",

@@ -143,7 +143,7 @@ fn hostile_sizes_are_refused_in_one_sentence_at_once() {
         place.refuses(line, code, &[part]);
         // A generous limit: a debug build on a busy machine. Before the checks, hostile sizes took minutes or all
         // memory.
-        assert!(started.elapsed() < Duration::from_secs(10), "{line} took {:?}", started.elapsed());
+        assert!(started.elapsed() < Duration::from_secs(60), "{line} took {:?}", started.elapsed());
     };
     let sizes: [(&str, Value); 9] = [
         ("num_hidden_layers", json!(2_000_000_000u32)),

@@ -70,7 +70,7 @@ impl Place {
             cache: dir.path().join("hub"),
             token: None,
             offline: false,
-            timeout: Duration::from_secs(2),
+            timeout: Duration::from_secs(20),
             backoff: Duration::from_millis(1),
         };
         Place { hub, dir, settings }

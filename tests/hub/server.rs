@@ -185,7 +185,7 @@ fn answer(stream: TcpStream, state: &Mutex<State>, cdn: bool, cdn_url: &str) -> 
             stream.write_all(chunk)?;
         }
         if silent.is_some() {
-            std::thread::sleep(Duration::from_secs(5));
+            std::thread::sleep(Duration::from_secs(120));
         }
     }
     stream.flush()?;

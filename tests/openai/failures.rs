@@ -12,15 +12,22 @@ use serde_json::json;
 use crate::judge::*;
 use crate::server::{Reply, Request, Server};
 
-const SLOW: Duration = Duration::from_millis(400);
+/// How long a flaky server is waited for: much longer than a good answer takes on a busy machine.
+const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The number of ways to fail.
 const WAYS: usize = 12;
 
+/// The share of requests that fail.
+const FAILED: f64 = 0.3;
+
+/// The share of requests whose answer comes too late: small, because each takes the whole timeout.
+const LATE: f64 = 0.003;
+
 fn failing(way: usize, request: &Request) -> Reply {
     let whole = good(request).to_string();
     match way {
-        0 => Reply::After(SLOW, Box::new(Reply::json(200, &good(request)))),
+        0 => Reply::After(2 * TIMEOUT, Box::new(Reply::json(200, &good(request)))),
         1 => Reply::Answer(200, vec![], b"\x00\xffgarbage".to_vec()),
         2 => Reply::Answer(
             200,
@@ -67,8 +74,10 @@ fn flaky(seed: u64) -> Server {
             answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"] =
                 json!([{ "token": word, "logprob": -0.1 }]);
         }
-        if draw < 0.3 {
-            failing((draw / 0.3 * WAYS as f64) as usize, request)
+        if draw < LATE {
+            failing(0, request)
+        } else if draw < FAILED {
+            failing(1 + ((draw - LATE) / (FAILED - LATE) * (WAYS - 1) as f64) as usize, request)
         } else {
             Reply::json(200, &answer)
         }
@@ -77,11 +86,7 @@ fn flaky(seed: u64) -> Server {
 
 /// Options for tests with many failures.
 fn patient(server: &Server) -> OpenAiOptions {
-    options(&[server])
-        .timeout(Duration::from_millis(200))
-        .retries(15)
-        .break_after(8)
-        .break_for(Duration::from_millis(5))
+    options(&[server]).timeout(TIMEOUT).retries(15).break_after(8).break_for(Duration::from_millis(5))
 }
 
 /// How often each text got a good answer in time.
@@ -126,7 +131,8 @@ fn with_30_percent_failures_every_verdict_is_on_its_pair_and_paid_for_once() {
         // Each text is requested until it gets an answer, and not again: a request after a good answer would be in the
         // log.
         let log = server.log.lock().unwrap();
-        let fails = |request: &Request| chance(seed, &format!("{}/{}", request.before, request.text())) < 0.3;
+        let fails =
+            |request: &Request| chance(seed, &format!("{}/{}", request.before, request.text())) < FAILED;
         let good = log.requests.iter().filter(|(request, ..)| !fails(request)).count();
         let failed = log.requests.iter().filter(|(request, ..)| fails(request)).count();
         assert_eq!(good, 1000, "{context}");
@@ -199,13 +205,14 @@ fn a_temporary_outage_makes_no_question_invalid() {
     server.kill();
     let questions: Vec<Question> = questions(50);
     queue.submit(questions.clone()).unwrap();
-    std::thread::sleep(Duration::from_millis(100));
-    assert!(queue.poll(Duration::ZERO).wait().unwrap().answers.is_empty());
+    let mut notes: Vec<String> = Vec::new();
+    while !notes.iter().any(|note| note.contains("has failed several times in a row")) {
+        let polled = queue.poll(Duration::from_secs(5)).wait().unwrap();
+        assert!(polled.answers.is_empty());
+        notes.extend(polled.notes);
+    }
     let back = Server::start_at(address, |request| Reply::json(200, &good(request)));
-    let outcome = ask(&mut queue, &[]);
-    assert!(outcome.error.is_none());
     let mut answered = 0;
-    let mut notes = outcome.notes;
     while answered < 50 {
         let polled = queue.poll(Duration::from_secs(5)).wait().unwrap();
         polled.answers.iter().for_each(|answer| {
@@ -216,7 +223,7 @@ fn a_temporary_outage_makes_no_question_invalid() {
         notes.extend(polled.notes);
     }
     assert!(notes.iter().any(|note| note.ends_with("answers again")), "{notes:?}");
-    assert!(notes.len() <= 3 && back.requests() == 100, "{notes:?}");
+    assert!(notes.len() <= 5 && back.requests() == 100, "{notes:?}");
 }
 
 #[test]
@@ -224,9 +231,11 @@ fn if_no_server_answers_the_run_ends_within_its_patience() {
     let servers = [good_server(), good_server()];
     let options = options(&servers.each_ref());
     drop(servers);
-    let silent = Server::start(|_| Reply::After(Duration::from_secs(3), Box::new(Reply::Raw(Vec::new()))));
+    // Longer than anything below takes unless it waits for an answer.
+    let timeout = Duration::from_secs(60);
+    let silent = Server::start(move |_| Reply::After(2 * timeout, Box::new(Reply::Raw(Vec::new()))));
     let patience = Duration::from_millis(500);
-    let mut options = options.patience(patience).retries(1000).timeout(Duration::from_secs(2));
+    let mut options = options.patience(patience).retries(1000).timeout(timeout);
     options.urls.push(silent.url());
     let mut queue = judge(options.clone());
     let started = Instant::now();
@@ -239,17 +248,21 @@ fn if_no_server_answers_the_run_ends_within_its_patience() {
     let error = outcome.error.unwrap();
     assert!(error.starts_with("judge openai (judge): no server has answered for"), "{error}");
     assert!(error.contains("cannot be reached") && error.contains("resume"), "{error}");
-    assert!(took >= patience && took < Duration::from_millis(1500), "{took:?}");
+    assert!(took >= patience && took < timeout / 2, "{took:?}");
     println!("after {took:?}: {error}");
     // After the error the questions are dropped and may be submitted again.
     assert!(dead.poll(Duration::from_secs(60)).wait().unwrap().answers.is_empty());
     assert!(ask(&mut dead, &questions(1)).error.unwrap().contains("no server has answered"));
     // Dropping the queue does not wait for the threads of the silent server.
     queue.submit(questions(10)).unwrap();
-    std::thread::sleep(Duration::from_millis(30));
+    let started = Instant::now();
+    while silent.requests() == 0 {
+        assert!(started.elapsed() < timeout / 2, "no request reached the silent server");
+        std::thread::sleep(Duration::from_millis(5));
+    }
     let started = Instant::now();
     drop(queue);
-    assert!(started.elapsed() < Duration::from_millis(100), "{:?}", started.elapsed());
+    assert!(started.elapsed() < timeout / 2, "{:?}", started.elapsed());
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Several servers used as one judge.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use oaif::Wait;
@@ -11,10 +11,29 @@ use oaif::unstable::judge::queue::JudgeQueue;
 use crate::judge::*;
 use crate::server::{Reply, Server};
 
+/// The number of requests that each of several servers got.
+type Counts = Arc<Vec<AtomicUsize>>;
+
+/// Counts a request to a server. Once it has had as many as `share`, it waits until all the others have, too, so that no
+/// server does the work of one that a busy machine holds up.
+fn take_turns(counts: &Counts, server: usize, share: usize) {
+    let count = counts[server].fetch_add(1, Ordering::SeqCst) + 1;
+    while count > share && counts.iter().any(|count| count.load(Ordering::SeqCst) < share) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 #[test]
 fn three_servers_share_the_work_and_one_may_fail() {
+    // Each server answers 60 requests; then all wait until the second one has failed.
+    let has_failed = Arc::new(AtomicBool::new(false));
     let slow = || {
-        Server::start(|request| {
+        let (has_failed, count) = (has_failed.clone(), AtomicUsize::new(0));
+        Server::start(move |request| {
+            let count = count.fetch_add(1, Ordering::SeqCst) + 1;
+            while count > 60 && !has_failed.load(Ordering::SeqCst) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
             Reply::After(Duration::from_millis(2), Box::new(Reply::json(200, &good(request))))
         })
     };
@@ -25,18 +44,19 @@ fn three_servers_share_the_work_and_one_may_fail() {
     let (mut answers, mut notes) = (Vec::new(), Vec::new());
     let mut at_death = None;
     while answers.len() < questions.len() {
-        let polled = queue.poll(Duration::from_secs(5)).wait().unwrap();
+        let polled = queue.poll(Duration::from_millis(50)).wait().unwrap();
         answers.extend(polled.answers);
         notes.extend(polled.notes);
-        if answers.len() > 100 && at_death.is_none() {
+        if at_death.is_none() && servers.iter().all(|server| server.requests() == 60) {
             servers[1].kill();
             at_death = Some(servers.each_ref().map(Server::requests));
+            has_failed.store(true, Ordering::SeqCst);
         }
     }
     let outcome = Outcome { answers, notes, error: None };
     questions.iter().for_each(|question| assert_is_opinion(question, &outcome.of(question).said, ""));
     let (before, after) = (at_death.unwrap(), servers.each_ref().map(Server::requests));
-    assert!(before.iter().all(|count| *count > 40), "{before:?}");
+    assert_eq!(before, [60; 3]);
     assert!(after[0] - before[0] > 150 && after[2] - before[2] > 150, "{before:?} {after:?}");
     assert!(after[1] <= before[1] + 4, "{before:?} {after:?}");
     // 800 good answers, and the requests in flight to the dead server.
@@ -90,12 +110,18 @@ fn a_failed_request_goes_to_another_server() {
 
 #[test]
 fn servers_with_and_without_log_probabilities_may_be_mixed_and_are_counted() {
-    let silent = Server::start(|request| {
+    let counts: Counts = Arc::new((0..2).map(|_| AtomicUsize::new(0)).collect());
+    let (of_silent, of_open) = (counts.clone(), counts);
+    let silent = Server::start(move |request| {
+        take_turns(&of_silent, 0, 30);
         let mut request = request.clone();
         request.body["logprobs"] = serde_json::Value::Null;
         Reply::json(200, &good(&request))
     });
-    let open = good_server();
+    let open = Server::start(move |request| {
+        take_turns(&of_open, 1, 30);
+        Reply::json(200, &good(request))
+    });
     let mut queue = judge(options(&[&silent, &open]));
     let outcome = ask(&mut queue, &questions(50));
     let Sources { log_probabilities, bounded, texts } = queue.sources();
@@ -105,13 +131,14 @@ fn servers_with_and_without_log_probabilities_may_be_mixed_and_are_counted() {
 
 #[test]
 fn the_concurrency_limit_of_each_server_is_kept_and_reached() {
-    let now = Arc::new(AtomicUsize::new(0));
     let slow = || {
-        let now = now.clone();
+        let (together, count) = (Barrier::new(3), AtomicUsize::new(0));
         Server::start(move |request| {
-            now.fetch_add(1, Ordering::SeqCst);
+            // The first three wait for each other, so that the limit is reached on a busy machine, too.
+            if count.fetch_add(1, Ordering::SeqCst) < 3 {
+                together.wait();
+            }
             std::thread::sleep(Duration::from_millis(5));
-            now.fetch_sub(1, Ordering::SeqCst);
             Reply::json(200, &good(request))
         })
     };

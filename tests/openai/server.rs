@@ -80,6 +80,7 @@ pub struct Server {
     /// The maximum number of concurrent requests.
     pub busiest: Arc<AtomicUsize>,
     stop: Arc<AtomicBool>,
+    listening: Mutex<Option<thread::JoinHandle<()>>>,
 }
 
 impl Server {
@@ -100,7 +101,7 @@ impl Server {
         );
         let shared = (Arc::clone(&log), Arc::clone(&stop), Arc::clone(&busiest));
         let (behave, busy) = (Arc::new(behave), Arc::new(AtomicUsize::new(0)));
-        thread::spawn(move || {
+        let listening = thread::spawn(move || {
             for stream in listener.incoming() {
                 if shared.1.load(Ordering::SeqCst) {
                     return;
@@ -135,7 +136,7 @@ impl Server {
                 });
             }
         });
-        Server { address, log, busiest, stop }
+        Server { address, log, busiest, stop, listening: Mutex::new(Some(listening)) }
     }
 
     pub fn url(&self) -> String {
@@ -148,8 +149,10 @@ impl Server {
 
     /// Stops the server: new connections are refused and existing ones are cut.
     pub fn kill(&self) {
-        if !self.stop.swap(true, Ordering::SeqCst) {
-            let _ = TcpStream::connect(self.address);
+        if !self.stop.swap(true, Ordering::SeqCst) && TcpStream::connect(self.address).is_ok() {
+            // The port is free once the thread has ended.
+            let listening = self.listening.lock().unwrap().take();
+            let _ = listening.map(thread::JoinHandle::join);
         }
     }
 }

@@ -20,6 +20,8 @@ const MODEL_CONFIG: &str = "config.json";
 /// Names of the trained model and LoRA adapter in a run folder.
 const RUN_MODEL: &str = "model";
 const RUN_ADAPTER: &str = "adapter";
+/// Extensions of other programs' weight files.
+const WEIGHT_EXTENSIONS: [&str; 6] = ["safetensors", "bin", "pt", "pth", "ggml", "onnx"];
 
 /// The `--adapter` flag of commands with a model.
 // A heading of the struct would also apply to the fields after a flattened AdapterArgs.
@@ -217,6 +219,13 @@ pub(super) fn export_dir(output: PathBuf) -> Result<PathBuf> {
             true => refused(format!("{shown} exists already: choose another name")),
             false => output_file("--output", &output),
         };
+    }
+    let is_named_like_weights =
+        WEIGHT_EXTENSIONS.iter().any(|known| output.extension() == Some(known.as_ref()));
+    if is_named_like_weights && !output.is_dir() {
+        return refused(format!(
+            "{shown} has the name of a file: give a folder, or a name that ends in .gguf"
+        ));
     }
     match fs::read_dir(&output) {
         Ok(mut entries) => match entries.next() {

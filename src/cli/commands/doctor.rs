@@ -8,10 +8,15 @@ use serde_json::json;
 use crate::Wait;
 use crate::bench::Ceilings;
 use crate::cli::args::DoctorPlan;
+use crate::cli::console::Console;
+use crate::cli::print;
 use crate::cli::ranks::ranks;
 use crate::error::{Error, Result};
-use crate::gpu::{Arithmetic, ChosenTile, GpuSummary, Products, StagedProducts, UnrolledTiles, list_gpus};
-use crate::ops::{CaseReport, all_cases};
+use crate::gpu::{
+    Arithmetic, ChosenTile, Gpu, GpuSummary, Products, StagedProducts, UnrolledTiles, list_gpus,
+};
+use crate::ops::{Case, CaseReport, all_cases};
+use crate::tuning::Tuned;
 
 /// The host, the GPU and the test results of a rank.
 #[derive(Serialize, Deserialize)]
@@ -46,10 +51,15 @@ fn host() -> String {
 pub fn run(mut plan: DoctorPlan) -> Result<()> {
     let (gpus, ranks) = (list_gpus().wait(), ranks());
     plan.gpu.choose_for(&ranks, &gpus);
+    if !plan.json {
+        // Before a GPU is opened, because its driver may end the program.
+        print(format!("oaif {}", env!("CARGO_PKG_VERSION")))?;
+        for gpu in &gpus {
+            print(format!("GPU {} {} ({}, {}, {})", gpu.index, gpu.name, gpu.kind, gpu.backend, gpu.driver))?;
+        }
+    }
     let (gpu, wrong_arithmetic, tuned) = plan.gpu.open_checked()?;
-    // A copy of the tuning, so that no tiles are measured for the shapes of the test cases.
-    let checked = gpu.with_tuning(gpu.tuning());
-    let reports = all_cases().iter().map(|case| case.check(&checked).wait()).collect::<Result<Vec<_>>>()?;
+    let reports = check_kernels(&gpu)?;
     let failed: Vec<&CaseReport> = reports.iter().filter(|r| !r.passed()).collect();
     let ceilings = Ceilings::measure(&gpu)?;
     let mine = RankResult {
@@ -78,64 +88,22 @@ pub fn run(mut plan: DoctorPlan) -> Result<()> {
             "kernels": plan.kernels.then_some(&reports),
             "ranks": (!ranks.is_alone()).then_some(&all),
         });
-        crate::cli::print(format!("{report:#}"))?;
+        print(format!("{report:#}"))?;
     } else {
-        crate::cli::print(format!("oaif {}", env!("CARGO_PKG_VERSION")))?;
-        for a in &gpus {
-            let mark = if a.index == gpu.summary().index { '*' } else { ' ' };
-            crate::cli::print(format!(
-                "{mark} {} {} ({}, {}, {})",
-                a.index, a.name, a.kind, a.backend, a.driver
-            ))?;
-        }
-        let limits = gpu.limits();
-        let mib = |bytes: u64| bytes >> 20;
-        crate::cli::print(format!(
-            "maximum storage binding {} MiB, maximum buffer {} MiB",
-            mib(limits.binding),
-            mib(limits.buffer)
-        ))?;
-        crate::cli::print(format!("tier {}", gpu.tier()))?;
-        match gpu.tuning().products {
-            Products::Staged(StagedProducts { chosen, .. }) if chosen.is_empty() => {
-                crate::cli::print(
-                    "matrix products: default tiles by shape, until a run measures its own".to_owned(),
-                )?;
-            }
-            Products::Staged(StagedProducts { chosen, .. }) => {
-                for ChosenTile { class, tile } in chosen {
-                    crate::cli::print(format!("matrix products, {class}: {tile}"))?;
-                }
-            }
-            Products::Unrolled(UnrolledTiles { few_rows, rows, columns }) => {
-                for (what, tile) in [("rows", rows), ("few rows", few_rows), ("columns", columns)] {
-                    crate::cli::print(format!("matrix products, {what}: {tile}"))?;
-                }
-            }
-        }
-        crate::cli::print(format!("matrix products with f16 weights: {}", gpu.arithmetic()))?;
-        let tiles = tuned.wrong.iter().cloned();
-        let on_gpu = tuned.wrong_on_gpu.iter().map(|case| format!("the kernels for GPUs, in {case}"));
-        for what in tiles.chain(on_gpu).chain(wrong_arithmetic.iter().map(Arithmetic::to_string)) {
-            crate::cli::print(format!("not used, because its results are WRONG: {what}"))?;
-        }
-        crate::cli::print(format!(
+        print_variants(&gpu, &tuned, wrong_arithmetic.as_ref())?;
+        print(format!(
             "measured: {:.1} GFLOP/s multiply-add, {:.1} GB/s, {:.0} µs per launch, {:.0} µs per submit",
             ceilings.gflops, ceilings.gigabytes_per_second, ceilings.launch_us, ceilings.submit_us
         ))?;
-        let shown = |r: &&CaseReport| plan.kernels || !r.passed();
-        for r in reports.iter().filter(shown) {
+        for r in reports.iter().filter(|r| plan.kernels || !r.passed()) {
             let verdict = if r.passed() { "ok" } else { "WRONG" };
-            crate::cli::print(format!("{:<28} {:<40} {:>9.1e}  {verdict}", r.kernel, r.shape, r.error))?;
+            print(format!("{:<28} {:<40} {:>9.1e}  {verdict}", r.kernel, r.shape, r.error))?;
         }
         let passed = reports.len() - failed.len();
-        crate::cli::print(format!(
-            "kernels: {passed} of {} cases agree with the f64 reference",
-            reports.len()
-        ))?;
+        print(format!("kernels: {passed} of {} cases agree with the f64 reference", reports.len()))?;
         if !ranks.is_alone() {
             for (rank, of) in all.iter().enumerate() {
-                crate::cli::print(format!("rank {rank:<4} {of}"))?;
+                print(format!("rank {rank:<4} {of}"))?;
             }
         }
     }
@@ -149,4 +117,51 @@ pub fn run(mut plan: DoctorPlan) -> Result<()> {
             first.shape
         ))),
     }
+}
+
+/// Runs every kernel's test cases.
+fn check_kernels(gpu: &Gpu) -> Result<Vec<CaseReport>> {
+    // A copy of the tuning, so that no tiles are measured for the shapes of the test cases.
+    let gpu = gpu.with_tuning(gpu.tuning());
+    let (cases, mut console) = (all_cases(), Console::new());
+    let check = |(done, case): (usize, &Case)| {
+        console.progress("testing kernels", done, cases.len());
+        case.check(&gpu).wait()
+    };
+    cases.iter().enumerate().map(check).collect()
+}
+
+/// Prints the limits of the GPU that is used, and the kernel variants chosen for it.
+fn print_variants(gpu: &Gpu, tuned: &Tuned, wrong_arithmetic: Option<&Arithmetic>) -> Result<()> {
+    let mib = |bytes: u64| bytes >> 20;
+    print(format!("GPU {} is used; --gpu chooses another", gpu.summary().index))?;
+    let limits = gpu.limits();
+    print(format!(
+        "maximum storage binding {} MiB, maximum buffer {} MiB",
+        mib(limits.binding),
+        mib(limits.buffer)
+    ))?;
+    print(format!("tier {}", gpu.tier()))?;
+    match gpu.tuning().products {
+        Products::Staged(StagedProducts { chosen, .. }) if chosen.is_empty() => {
+            print("matrix products: default tiles by shape, until a run measures its own")?;
+        }
+        Products::Staged(StagedProducts { chosen, .. }) => {
+            for ChosenTile { class, tile } in chosen {
+                print(format!("matrix products, {class}: {tile}"))?;
+            }
+        }
+        Products::Unrolled(UnrolledTiles { few_rows, rows, columns }) => {
+            for (what, tile) in [("rows", rows), ("few rows", few_rows), ("columns", columns)] {
+                print(format!("matrix products, {what}: {tile}"))?;
+            }
+        }
+    }
+    print(format!("matrix products with f16 weights: {}", gpu.arithmetic()))?;
+    let tiles = tuned.wrong.iter().cloned();
+    let on_gpu = tuned.wrong_on_gpu.iter().map(|case| format!("the kernels for GPUs, in {case}"));
+    for what in tiles.chain(on_gpu).chain(wrong_arithmetic.map(Arithmetic::to_string)) {
+        print(format!("not used, because its results are WRONG: {what}"))?;
+    }
+    Ok(())
 }

@@ -7,6 +7,7 @@ use serde_json::json;
 use super::{warn_of, write_lines};
 use crate::Wait;
 use crate::cli::args::{GeneratePlan, Prompts};
+use crate::cli::console::Console;
 use crate::cli::{print, print_part};
 use crate::data::encoder::at;
 use crate::data::rows::{Conversation, Message, Prompt, Text, read_prompts};
@@ -71,7 +72,10 @@ pub fn run(plan: GeneratePlan) -> Result<()> {
     if let ([_], 1, false) = (&requests[..], plan.num_samples, plan.json) {
         return print_streaming(generator.stream(&policy.tokenizer, &requests, &stop, plan.seed).wait()?);
     }
-    let answers = generator.run(&policy.tokenizer, &requests, &stop, plan.seed).wait()?;
+    let mut console = Console::new();
+    let mut watch = |done| console.progress("generating", done, samples);
+    let answers = generator.run_watched(&policy.tokenizer, &requests, &stop, plan.seed, &mut watch).wait()?;
+    drop(console);
     if !plan.json {
         return print_texts(&prompts, &answers);
     }

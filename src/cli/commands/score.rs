@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{warn_of, write_lines};
 use crate::Wait;
 use crate::cli::args::ScorePlan;
-use crate::cli::console::warn;
+use crate::cli::console::{Console, warn};
 use crate::data::encoder::{Encoder, at};
 use crate::data::packing::Tree;
 use crate::data::rows::{Completion, Message, Text, read_completions};
@@ -52,7 +52,10 @@ pub fn run(plan: ScorePlan) -> Result<()> {
             rows.len()
         ));
     }
-    let scores = score_all(&policy.model, &trees).wait()?;
+    let mut console = Console::new();
+    let mut watch = |done| console.progress("scoring", done, trees.len());
+    let scores = score_all(&policy.model, &trees, &mut watch).wait()?;
+    drop(console);
     if let Some(row) = scores.iter().position(|s| !s.logp().is_finite()) {
         let why = format!(
             "gives a log-probability that is not finite for line {} of {}: its weights are damaged, download them again",

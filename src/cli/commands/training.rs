@@ -222,8 +222,10 @@ fn report_of(gpu: &Gpu, plan: &TrainPlan, data: Value, total_steps: Option<usize
     });
     let parts = memory.bytes.iter().filter(|(_, bytes)| **bytes > 0);
     let parts: Vec<String> = parts.map(|(part, bytes)| format!("{} {}", size(*bytes), part.name())).collect();
+    crate::cli::print(format!("{report:#}"))?;
+    // Last, so that it is not above the screen.
     say(format_args!("oaif: needs {} of GPU memory: {}", size(memory.peak), parts.join(", ")));
-    crate::cli::print(format!("{report:#}"))
+    Ok(())
 }
 
 #[cfg(test)]

@@ -80,7 +80,8 @@ impl Link {
         // Write errors are ignored: the reader thread detects a broken connection.
         let writer = thread::spawn(move || _ = write(output, to_write));
         thread::spawn(move || {
-            if let Err(why) = read(&input, silence, receiving) {
+            // The channel closes after the failure is set, so that who waits for data finds the cause.
+            if let Err(why) = read(&input, silence, &receiving) {
                 failure.set(format!("rank {peer}{why}"));
             }
         });
@@ -125,7 +126,7 @@ fn write(stream: TcpStream, frames: Receiver<Frame>) -> io::Result<()> {
 
 /// Reads frames until the last one. Data is queued as it arrives: if it stayed in the socket, the heartbeats behind it
 /// would not be read.
-fn read(stream: &TcpStream, silence: Duration, received: Sender<Vec<u8>>) -> Result<(), String> {
+fn read(stream: &TcpStream, silence: Duration, received: &Sender<Vec<u8>>) -> Result<(), String> {
     loop {
         let header = read_exactly(stream, 9, silence)?;
         let length = u64::from_le_bytes(header[1..].try_into().expect("eight bytes"));

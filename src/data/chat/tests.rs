@@ -253,16 +253,15 @@ fn templates_of_a_folder_render_as_in_transformers() {
     assert!(differences.is_empty(), "{} differ\n{}", differences.len(), differences.join("\n"));
 }
 
-/// The error message of a hostile template. It must be an error within a time limit.
+/// The error message of a hostile template. It must be an error before the timeout, which is for busy machines.
 fn stopped(source: &str) -> String {
-    let started = std::time::Instant::now();
     let render = |template: ChatTemplate| template.render(&turns(&[("user", "hi")]), true);
     let start: String = source.chars().take(120).collect();
     let why = match with_tokens(source, json!({})).and_then(render) {
         Ok(text) => panic!("{start} gives {} bytes", text.len()),
         Err(e) => e.to_string(),
     };
-    assert!(started.elapsed().as_secs() < 9, "{start} took {:?}", started.elapsed());
+    assert!(!why.contains("it took longer than"), "{start}: {why}");
     assert!(why.len() < 1000, "{start}: {why}");
     why
 }

@@ -242,7 +242,7 @@ mod tests {
         // The operating system accepts the connections; nothing answers them.
         let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/v1", silent.local_addr().unwrap());
-        let timeout = Duration::from_millis(600);
+        let timeout = Duration::from_secs(3);
         let options = OpenAiOptions {
             model: "m".into(),
             urls: vec![url],
@@ -258,11 +258,11 @@ mod tests {
         let shared = Arc::downgrade(&queue.shared);
         // One reference by this test, one by each thread.
         assert_eq!(shared.strong_count(), 1 + 4);
-        let started = Instant::now();
         drop(queue);
-        assert!(started.elapsed() < Duration::from_millis(100), "{:?}", started.elapsed());
+        assert!(shared.strong_count() > 0, "dropping it waits for its threads");
+        let started = Instant::now();
         while shared.strong_count() > 0 {
-            assert!(started.elapsed() < Duration::from_secs(3), "{} threads are left", shared.strong_count());
+            assert!(started.elapsed() < 20 * timeout, "{} threads are left", shared.strong_count());
             std::thread::sleep(Duration::from_millis(5));
         }
     }
