@@ -63,7 +63,7 @@
 //! | feature | default | adds |
 //! |---|---|---|
 //! | `cli` | yes | the program `oaif` |
-//! | `http` | yes | servers as judges; models and datasets by name from the Hugging Face hub |
+//! | `http` | yes | servers as judges; models and datasets by name from the Hugging Face Hub |
 //! | `parquet` | yes | datasets in Parquet |
 //! | `ui` | yes | the live page of a run, and a page for labelling by hand |
 //! | `demo` | yes | the synthetic task of `oaif demo` |

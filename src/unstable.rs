@@ -19,7 +19,7 @@
 //! - `bench`: the cases that `oaif bench` and criterion measure.
 //! - `report`: reports with figures.
 //! - [`demo`]: a small synthetic task to try everything on.
-//! - `hub`: models, adapters and datasets by name from the Hugging Face hub.
+//! - `hub`: models, adapters and datasets by name from the Hugging Face Hub.
 //! - `ui`: the live page of a run, and a page for labelling by hand.
 //! - `cli`: the program; the only part that prints.
 //!

@@ -11,7 +11,7 @@ pub enum Tier {
     /// T0. Core WGSL: at most 128 invocations and 16 KiB of workgroup memory, 8 storage buffers, f32, no subgroups.
     #[default]
     Portable,
-    /// T1. Lanes of a subgroup share loaded values; for GPUs whose subgroups all have one size.
+    /// T1. Lanes of a subgroup share loaded values; for CPUs with a software driver whose subgroups all have one size.
     Subgroups,
     /// T2. Products of rows with a frozen f16 matrix use cooperative matrices, which wgpu marks as experimental: see
     /// [`Arithmetic::Cooperative`](super::Arithmetic::Cooperative).
@@ -41,7 +41,7 @@ pub struct GpuOptions {
     #[setters(into)]
     pub gpu: Option<String>,
     /// T0 or T1: the highest tier to use. T2: exactly this tier; [`crate::tuning::check_arithmetic`] checks its
-    /// results. `None`: T1 if the GPU supports it, never T2, since that would change the numbers.
+    /// results. `None`: T1 on CPUs that support it, T0 on GPUs; never T2, since that would change the numbers.
     #[setters(into)]
     pub tier: Option<Tier>,
     /// Keeps all runtime checks of the shaders (bounds, loops): slower; for tests and debugging.

@@ -1,4 +1,4 @@
-//! Downloads of models, LoRA adapters and datasets from the Hugging Face hub, by name, in the cache of
+//! Downloads of models, LoRA adapters and datasets from the Hugging Face Hub, by name, in the cache of
 //! `huggingface_hub`.
 //!
 //! ```text

@@ -42,7 +42,8 @@ pub trait Judge: Send {
     /// [`Verdict::Invalid`]; an error means that no pair can be judged.
     fn judge<'t>(&'t mut self, pairs: &'t [Pair<'t>]) -> Task<'t, Result<Vec<Judgement>>>;
 
-    /// Everything that determines the verdicts, by option name: a run is not resumed with a different judge by mistake.
+    /// Everything that determines the verdicts, by option name. Checkpoints store it, and a run whose judge differs is
+    /// not resumed.
     ///
     /// # Errors
     /// [`Error::Io`] for a model that cannot be read.
@@ -50,7 +51,8 @@ pub trait Judge: Send {
         Ok(BTreeMap::from([("judge".into(), self.name())]))
     }
 
-    /// Whether the judge may prefer a position; such a judge is asked about pairs in both orders.
+    /// How the order of the responses may affect the verdicts, which decides whether pairs are also judged in the other
+    /// order.
     fn position(&self) -> Position {
         Position::Settled
     }

@@ -19,9 +19,9 @@ pub const MAX_RANK: usize = 1 << 16;
 #[derive(Clone, Debug, PartialEq, Setters)]
 #[non_exhaustive]
 pub struct LoraConfig {
-    /// R.
+    /// The rank R of the terms.
     pub rank: usize,
-    /// The term is scaled by alpha / rank.
+    /// A term is scaled by alpha / rank.
     pub alpha: f32,
     /// Scales by alpha / sqrt(rank) instead (Kalajdzievski 2023, arXiv 2312.03732).
     pub rank_stabilised: bool,
@@ -33,7 +33,7 @@ pub struct LoraConfig {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LoraTargets {
-    /// All of them.
+    /// All projections.
     AllLinear,
     /// Those whose module's last name component is one of these, in alphabetical order.
     Named(Vec<String>),

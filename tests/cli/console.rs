@@ -291,6 +291,25 @@ fn the_json_log_has_one_object_per_line_and_each_step_as_in_metrics() {
 }
 
 #[test]
+fn commands_without_steps_show_their_progress() {
+    let Some(place) = place() else { return };
+    place.write("rows.jsonl", super::completions());
+    for (line, phase) in [
+        ("score --model tiny --input rows.jsonl", "scoring"),
+        ("generate --model tiny --prompts rows.jsonl --max-new-tokens 40 --json", "generating"),
+    ] {
+        let outcome = place.oaif(&format!("{line} --log json")).done();
+        let progress = super::rows(&outcome.err).into_iter().filter(|event| event["event"] == "progress");
+        let last = progress.last().unwrap_or_else(|| panic!("{line}: {}", outcome.err));
+        assert_eq!(
+            (&last["phase"], &last["done"], &last["total"]),
+            (&json!(phase), &json!(4), &json!(4)),
+            "{line}"
+        );
+    }
+}
+
+#[test]
 fn wrong_usage_is_an_event_of_the_json_log_too() {
     let Some(place) = place() else { return };
     place.write("odd.yaml", "lerning-rate: 1\n");

@@ -51,7 +51,7 @@ fn host() -> String {
 pub fn run(mut plan: DoctorPlan) -> Result<()> {
     let (gpus, ranks) = (list_gpus().wait(), ranks());
     plan.gpu.choose_for(&ranks, &gpus);
-    if !plan.json {
+    if !plan.json && !gpus.is_empty() {
         // Before a GPU is opened, because its driver may end the program.
         print(format!("oaif {}", env!("CARGO_PKG_VERSION")))?;
         for gpu in &gpus {
