@@ -90,8 +90,8 @@ if [[ $generated == yes ]]; then
     [[ -s $folder/man/oaif.1 ]] || fail "'oaif man DIR' wrote no oaif.1"
 fi
 
-# One date for all files: that of the commit, or 1980-01-01 without a git checkout.
-epoch=${SOURCE_DATE_EPOCH:-$(git -C "$root" log -1 --format=%ct 2>/dev/null || echo 315532800)}
+# One date for all files: that of the commit, or 1980-01-02 without a git checkout.
+epoch=${SOURCE_DATE_EPOCH:-$(git -C "$root" log -1 --format=%ct 2>/dev/null || echo 315619200)}
 if ! stamp=$(TZ=UTC date -d "@$epoch" +%Y%m%d%H%M.%S 2>/dev/null); then
     stamp=$(TZ=UTC date -r "$epoch" +%Y%m%d%H%M.%S)
 fi
@@ -103,7 +103,7 @@ if [[ $target == *windows* ]]; then
     rm -f "$archive"
     # Windows runners have 7-Zip, other machines Info-ZIP.
     if command -v 7z >/dev/null; then
-        7z a -bso0 -tzip -mx=9 "$archive" "$name" >&2
+        TZ=UTC 7z a -bso0 -tzip -mx=9 "$archive" "$name" >&2
     else
         find "$name" -type f | LC_ALL=C sort | TZ=UTC zip -q -9 -X "$archive" -@
     fi

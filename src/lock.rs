@@ -22,7 +22,7 @@ impl Lock {
             Ok(()) => Ok(Lock { file: Some(file) }),
             Err(TryLockError::WouldBlock) => {
                 let who = holder(&file).map_or("another process".into(), |id| format!("process {id}"));
-                let why = format!("is in use by {who}: wait until it ends, or give another output folder");
+                let why = format!("is in use by {who}: wait until it ends, or give another folder");
                 Err(Error::file(dir, why))
             }
             // Some network file systems do not support locks.
@@ -41,7 +41,7 @@ impl Drop for Lock {
 
 /// The message about a folder that cannot be written to.
 pub(crate) fn unwritable(error: &std::io::Error) -> String {
-    format!("cannot be written to ({error}): give another output folder")
+    format!("cannot be written to ({error}): give another folder")
 }
 
 /// Opens the folder itself, so that no lock file is left in it.
@@ -84,7 +84,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let lock = Lock::take(dir.path()).unwrap();
         let error = Lock::take(dir.path()).unwrap_err().to_string();
-        assert!(error.contains("is in use by") && error.contains("another output folder"), "{error}");
+        assert!(error.contains("is in use by") && error.contains("give another folder"), "{error}");
         if cfg!(target_os = "linux") && std::path::Path::new("/proc/locks").exists() {
             assert!(error.contains(&format!("process {}", std::process::id())), "{error}");
         }

@@ -3,6 +3,7 @@
 
 use clap::Command;
 
+use crate::data::rows::OR_NAMED_BY;
 use crate::error::{Error, Remedy};
 
 /// Flags that reduce memory, in the order in which they are worth trying.
@@ -47,7 +48,15 @@ pub(super) fn sentence(error: Error, command: Option<&Command>) -> String {
         Error::NoGpu(why) if command.is_some_and(|c| c.get_name() != "doctor") => {
             format!("{why}; `oaif doctor` lists the GPUs")
         }
-        other => by_flags(other.to_string(), has),
+        other => by_flags(of_columns(other.to_string(), &has), &has),
+    }
+}
+
+/// Leaves out the option of a missing column where the command does not have it.
+fn of_columns(text: String, has: impl Fn(&str) -> bool) -> String {
+    match text.rsplit_once(OR_NAMED_BY) {
+        Some((rest, option)) if !has(option.trim_matches('`')) => rest.to_owned(),
+        _ => text,
     }
 }
 
@@ -131,6 +140,14 @@ mod tests {
             "run: holds a run: give another `output-dir`, or `no such` one"
         );
         assert_eq!(advice(Error::file("run", "has a ` in it"), "align"), "run: has a ` in it");
+    }
+
+    #[test]
+    fn a_missing_column_is_named_by_a_flag_only_where_the_command_has_it() {
+        let why = "no column \"text\" (the row has \"a\"): rename a column of the file to \"text\"";
+        let error = || Error::file("rows", format!("{why}{OR_NAMED_BY}`text-column`"));
+        assert_eq!(advice(error(), "sft"), format!("rows: {why}, or give its name with --text-column"));
+        assert_eq!(advice(error(), "score"), format!("rows: {why}"));
     }
 
     #[test]

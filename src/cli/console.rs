@@ -249,6 +249,11 @@ impl Console {
         self.last.is_some()
     }
 
+    /// Whether all steps are done.
+    pub fn is_done(&self) -> bool {
+        self.last.as_ref().is_some_and(|last| last.step >= last.total_steps)
+    }
+
     /// Stops updating the bar. It stays on the screen if a step was done.
     pub fn end(&mut self) {
         show(None);

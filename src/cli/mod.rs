@@ -156,8 +156,10 @@ fn spell_suggestion(usage: &mut clap::Error, command: Option<&clap::Command>) {
 /// Joins the paragraphs of clap's message into one line: the error, the tips, and a hint to --help.
 fn sentence(usage: &clap::Error) -> String {
     let mut usage_text = usage.render().to_string();
-    if let Some((found, replacement)) = usage.source().and_then(number_error) {
-        usage_text = usage_text.replacen(&found, replacement, 1);
+    if let Some((found, replacement)) = number_error(usage)
+        && let Some(at) = usage_text.rfind(&found)
+    {
+        usage_text.replace_range(at..at + found.len(), replacement);
     }
     let paragraph = |text: &str| {
         let lines: Vec<&str> = text.lines().map(str::trim).collect();
@@ -170,11 +172,16 @@ fn sentence(usage: &clap::Error) -> String {
 }
 
 /// The text of the standard library's error about a number, and the one that is printed instead.
-fn number_error(source: &(dyn std::error::Error + 'static)) -> Option<(String, &'static str)> {
+fn number_error(usage: &clap::Error) -> Option<(String, &'static str)> {
+    let source = usage.source()?;
+    let value = usage.get(ContextKind::InvalidValue).map(ToString::to_string).unwrap_or_default();
+    let is_negative = value.strip_prefix('-').is_some_and(|digits| digits.parse::<u64>().is_ok());
     let replacement = match source.downcast_ref::<ParseIntError>().map(ParseIntError::kind) {
+        Some(IntErrorKind::InvalidDigit) if is_negative => "expected a whole number, 0 or larger",
+        Some(IntErrorKind::InvalidDigit | IntErrorKind::Empty) => "expected a whole number",
         Some(IntErrorKind::PosOverflow) => "it is too large",
         Some(IntErrorKind::NegOverflow) => "it is too small",
-        Some(_) => "expected a whole number, 0 or larger",
+        Some(_) => return None,
         None => source.downcast_ref::<ParseFloatError>().map(|_| "expected a number")?,
     };
     Some((source.to_string(), replacement))
@@ -274,10 +281,7 @@ mod tests {
         assert!(value.contains("[possible values: adamw, adafactor];"), "{value}");
         let number = |flag: &str| error(&format!("oaif dpo --model x --dataset x --output-dir x {flag}"));
         for (flag, expected) in [
-            (
-                "--max-steps=x",
-                "invalid value 'x' for '--max-steps <N>': expected a whole number, 0 or larger; see --help",
-            ),
+            ("--max-steps=x", "invalid value 'x' for '--max-steps <N>': expected a whole number; see --help"),
             (
                 "--lora-r=-1",
                 "invalid value '-1' for '--lora-r <R>': expected a whole number, 0 or larger; see --help",

@@ -255,7 +255,9 @@ impl Client {
                 return Failure::Unreachable(why, Retry::After(retry_after));
             }
             _ => {
-                return Failure::Refused(Error::hub(repo, format!("unexpected status {status} from {host}")));
+                let why =
+                    format!("unexpected status {status} from {host}: try again later, or check HF_ENDPOINT");
+                return Failure::Refused(Error::hub(repo, why));
             }
         };
         Failure::Refused(Error::config(repo.to_string(), why))

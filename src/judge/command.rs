@@ -54,7 +54,9 @@ impl CommandJudge {
         let (end, last_words) = call.run(|line| answers.take(line));
         let fail = |what: String, way_out: &str| Err(self.error(&what, way_out, &last_words));
         match end {
-            End::Broken(e) => fail(format!("cannot be run ({e})"), "is there a shell, and memory for it?"),
+            End::Broken(e) => {
+                fail(format!("cannot be run ({e})"), "check that the shell exists and that memory is free")
+            }
             End::TooMuch => {
                 fail(format!("printed more than {limit} bytes"), "it must print one short line for each pair")
             }

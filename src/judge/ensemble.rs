@@ -221,7 +221,7 @@ impl<'a> Ensemble<'a> {
         if members.len() < 2 {
             return Err(Error::config(
                 "judge-member",
-                format!("{} member is not an ensemble: give two or more", members.len()),
+                format!("an ensemble needs at least two members, found {}: give more", members.len()),
             ));
         }
         let members = members.into_iter().map(Journalled::new).collect();

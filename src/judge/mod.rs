@@ -33,6 +33,9 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::task::Task;
 
+/// The way out where a judge cannot rate a response.
+const USE_A_RATER: &str = "use a judge that rates responses (reward, rule, or openai with a rating template)";
+
 /// Compares two responses to a prompt. It must be `Send`, so that a run can be moved to another thread.
 pub trait Judge: Send {
     /// The name in messages and in `run.json`.
@@ -68,10 +71,7 @@ pub trait Judge: Send {
     /// As [`Judge::judge`]; [`Error::Judge`] if it only compares.
     fn rate<'t>(&'t mut self, _responses: &'t [Rated<'t>]) -> Task<'t, Result<Vec<Score>>> {
         Box::pin(async move {
-            Err(Error::Judge {
-                name: self.name(),
-                why: "only compares responses and cannot rate a single one".into(),
-            })
+            Err(Error::Judge { name: self.name(), why: format!("only compares responses: {USE_A_RATER}") })
         })
     }
 }

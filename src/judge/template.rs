@@ -39,7 +39,14 @@ impl JudgeTemplate {
     /// `harmlessness` (the *less* harmful response is preferred). Any other name is [`Error::Config`].
     pub fn builtin(name: &str) -> Result<JudgeTemplate> {
         let Some((_, source)) = BUILTIN.iter().find(|(known, _)| *known == name) else {
-            return Err(names::unknown("judge-template", name, &BUILTIN.map(|(known, _)| known)));
+            let known = BUILTIN.map(|(known, _)| known);
+            let hint = names::nearest(name, &known).map(|near| format!(" (did you mean {near:?}?)"));
+            let why = format!(
+                "{name:?} is not a built-in template{}: give a file, or one of {}",
+                hint.unwrap_or_default(),
+                known.join(", ")
+            );
+            return Err(Error::config("judge-template", why));
         };
         JudgeTemplate::new(source).map_err(|why| Error::config("judge-template", format!("{name} {why}")))
     }

@@ -69,7 +69,9 @@ impl Model {
             return self.with_adapter(Adapter { layout, weights, warnings });
         }
         if !files::exists(&file) && files::exists(&dir.join("adapter_model.bin")) {
-            let why = format!("has adapter_model.bin, which is not read: save it as {ADAPTER_FILE} by PEFT");
+            let why = format!(
+                "has only adapter_model.bin, which is not supported: save the adapter with PEFT as {ADAPTER_FILE}"
+            );
             return Err(Error::file(dir, why));
         }
         let found = TensorFiles::open_file(&file)?;
@@ -262,7 +264,8 @@ fn stored_names(
         return Err(match readable {
             true => {
                 format!(
-                    "has the tensor {name}, which {ADAPTER_CONFIG} does not list: do they belong together?"
+                    "has the tensor {name}, which {ADAPTER_CONFIG} does not list: check that both files are from the same \
+                     adapter"
                 )
             }
             false => format!(

@@ -142,7 +142,10 @@ impl Model {
     pub(crate) fn check_gpu(&self, gpu: &Gpu) -> Result<()> {
         match self.gpu().is(gpu) {
             true => Ok(()),
-            false => Err(crate::Error::config("gpu", "is not the device that the model is on")),
+            false => {
+                let why = "is another device than the model's: pass the Gpu that the model was loaded on";
+                Err(crate::Error::config("gpu", why))
+            }
         }
     }
 

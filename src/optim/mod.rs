@@ -107,7 +107,7 @@ impl Optimiser {
     /// that part.
     ///
     /// # Errors
-    /// Those of [`Optimiser::new`]; [`Error::Config`] for an optimiser other than AdamW, whose state cannot be divided.
+    /// Those of [`Optimiser::new`]; [`Error::Config`] for an optimiser other than AdamW, whose state cannot be sharded.
     pub(crate) async fn with_shards(
         gpu: &Gpu,
         weights: &Weights,
@@ -254,7 +254,7 @@ impl Optimiser {
         }
     }
 
-    /// Whether the state is divided among ranks.
+    /// Whether the state is sharded among the ranks.
     pub(crate) fn is_sharded(&self) -> bool {
         self.shards.is_some()
     }

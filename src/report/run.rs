@@ -77,7 +77,7 @@ impl Run {
     /// The run in the folder `dir`.
     pub(crate) fn open(dir: &Path) -> Result<Run> {
         if !dir.is_dir() {
-            return Err(Error::file(dir, "is not a folder: give the output folder of a run"));
+            return Err(Error::file(dir, "is not a folder: give a run folder"));
         }
         let config = files::read_json_if_present(&dir.join(RUN))?;
         let (mut metrics, mut pairs, mut samples) = (Metrics::default(), Pairs::default(), Vec::new());
@@ -87,7 +87,7 @@ impl Run {
             (EVAL_SAMPLES, for_each_row(&dir.join(EVAL_SAMPLES), |row| samples.push(row))?),
         ];
         if config.is_none() && skipped[0].1.is_none() {
-            let why = format!("holds no run (neither {RUN} nor {METRICS}): give the output folder of a run");
+            let why = format!("holds no run (neither {RUN} nor {METRICS}): give a run folder");
             return Err(Error::file(dir, why));
         }
         let damaged = |(file, lines): (&'static str, Option<usize>)| Some((file, lines.filter(|n| *n > 0)?));

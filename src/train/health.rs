@@ -20,19 +20,15 @@ pub(super) fn idle(command: Command, steps: usize, rows: usize, all: bool) -> Op
     let over = all && steps > 2;
     let why = match command {
         Command::Align => {
-            "their responses were equal, tied or without a usable verdict, or had no gradient (see pairs.jsonl and \
-             metrics.jsonl); if the policy has collapsed, lower the learning rate; the judge may also see no difference"
+            "their pairs were ties, identical or unusable, or had no gradient (see pairs.jsonl and metrics.jsonl); use another \
+             judge, raise the temperature, or lower the learning rate"
         }
         Command::Dpo => {
-            "their pairs had no gradient (see metrics.jsonl); if the policy has collapsed, lower the learning rate; \
-             the chosen responses may also equal the rejected ones"
+            "their pairs had no gradient (see metrics.jsonl); lower the learning rate, or check that the chosen responses \
+             differ from the rejected ones"
         }
-        Command::Reward => {
-            "their pairs had no gradient (see metrics.jsonl); if the model has collapsed, lower the learning rate"
-        }
-        Command::Sft => {
-            "their rows had no gradient (see metrics.jsonl); if the policy has collapsed, lower the learning rate"
-        }
+        Command::Reward => "their pairs had no gradient (see metrics.jsonl); lower the learning rate",
+        Command::Sft => "their rows had no gradient (see metrics.jsonl); lower the learning rate",
     };
     ((steps >= IDLE_STEPS && rows >= IDLE_ROWS) || over).then(|| {
         format!(
@@ -91,7 +87,7 @@ mod tests {
     #[test]
     fn each_kind_of_training_has_its_own_reason() {
         for (command, has, lacks) in [
-            (Command::Align, "their responses", "chosen"),
+            (Command::Align, "raise the temperature", "chosen"),
             (Command::Dpo, "chosen responses", "judge"),
             (Command::Sft, "their rows", "pairs"),
         ] {

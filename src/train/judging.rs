@@ -335,6 +335,12 @@ impl VerdictTotals {
         self.ended += all.filter(|answer| answer.finish_reason != FinishReason::Length).count();
     }
 
+    /// Removes what is known about the judge, because another one follows.
+    pub fn forget_judge(&mut self) {
+        let VerdictTotals { answers, ended, .. } = *self;
+        *self = VerdictTotals { answers, ended, ..VerdictTotals::default() };
+    }
+
     /// Fails if the judge gives too few usable verdicts: of all verdicts so far, or none recently.
     pub fn check(&self, limit: f64, name: &str, invalid: Option<&str>) -> Result<()> {
         let sum = |of: fn(&Recent) -> usize| self.recent.iter().map(of).sum::<usize>();

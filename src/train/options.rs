@@ -103,7 +103,7 @@ pub struct TrainOptions {
     /// The ranks that train together. A step takes `batch_size` times `accumulation` rows for each of them.
     #[setters(skip)]
     pub ranks: Ranks,
-    /// Divide the optimiser state among the ranks. Each rank updates a part of the weights and sends it to the others.
+    /// Shard the optimiser state among the ranks. Each rank updates a part of the weights and sends it to the others.
     pub shard_optimiser: bool,
     /// The format in which gradients are exchanged between ranks.
     pub reduce_dtype: SumDtype,

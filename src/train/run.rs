@@ -141,9 +141,10 @@ impl<'a, 'c> Run<'a, 'c> {
                     true => dir.truncate_to_step(state.step, state.logs)?,
                     false => {
                         state.logs = Logs { after_step: state.step, pairs: 0 };
-                        // They belong to the other run.
+                        // The evaluation and the warnings belong to the other run. Biases of the judge are reported again.
                         state.owes_evaluation = false;
                         state.warnings.clear();
+                        state.online.iter_mut().for_each(|online| online.reported_habits.clear());
                     }
                 }
                 trainer.restore(&checkpoint.path, state.step, state.counters, state.online.clone())?;
@@ -168,22 +169,34 @@ impl<'a, 'c> Run<'a, 'c> {
             ranks,
         };
         run.write_file()?;
-        let journal = run.dir.path().join(JOURNAL);
-        run.trainer.keep_journal(&journal)?;
+        match run.announce(other_kernels) {
+            Ok(()) => Ok(run),
+            Err(error) => {
+                run.record(&error);
+                Err(error)
+            }
+        }
+    }
+
+    /// Opens the journal of the judge's answers, and gives the warnings that are due before the first step.
+    fn announce(&mut self, other_kernels: bool) -> Result<()> {
+        let journal = self.dir.path().join(JOURNAL);
+        self.trainer.keep_journal(&journal)?;
         if other_kernels {
-            run.warn(
+            self.warn(
                 "this device does not support the kernels with which the checkpoint was computed: the run continues with others, \
                  and its numbers may differ in their last digits",
             );
         }
-        if run.first_step > 0 && run.trainer.is_done() && !run.state.owes_evaluation {
-            run.warn(&format!("all {total_steps} steps of this run are done: raise max-steps to continue"));
+        if self.first_step > 0 && self.trainer.is_done() && !self.state.owes_evaluation {
+            let total_steps = self.trainer.total_steps();
+            self.warn(&format!("all {total_steps} steps of this run are done: raise max-steps to continue"));
         }
-        run.warn_of_rows()?;
-        if let Some(text) = run.trainer.initial_warning() {
-            run.note(text)?;
+        self.warn_of_rows()?;
+        match self.trainer.initial_warning() {
+            Some(text) => self.note(text),
+            None => Ok(()),
         }
-        Ok(run)
     }
 
     /// Makes up for an evaluation that the previous process did not finish, and passes the logged rows to the observer.
@@ -265,7 +278,6 @@ impl<'a, 'c> Run<'a, 'c> {
     /// row without learning.
     async fn log(&mut self, report: &StepReport) -> Result<()> {
         if !report.notes.is_empty() {
-            self.state.warnings.extend(report.notes.iter().cloned());
             self.file.warnings.extend(report.notes.iter().cloned());
             self.write_file()?;
         }
@@ -276,6 +288,7 @@ impl<'a, 'c> Run<'a, 'c> {
             events.append(&json!(report))?;
         }
         self.trainer.note_in(&mut self.state);
+        self.state.warnings.extend(report.notes.iter().cloned());
         self.state.logs.pairs += report.pairs.len() + report.ratings.len();
         self.control.observer.step(report);
         let own = (self.control.stops(), self.control.requests.take_save());
@@ -290,8 +303,13 @@ impl<'a, 'c> Run<'a, 'c> {
         if interrupted {
             return Err(Error::Interrupted);
         }
+        self.check_learning()
+    }
+
+    /// Fails after many steps in a row without learning.
+    fn check_learning(&self) -> Result<()> {
         let counters = self.state.counters;
-        let mostly_idle = self.trainer.is_done() && 2 * counters.idle_in_row > report.step;
+        let mostly_idle = self.trainer.is_done() && 2 * counters.idle_in_row > self.state.step;
         match health::idle(
             self.trainer.command(),
             counters.idle_in_row,
@@ -376,7 +394,9 @@ impl<'a, 'c> Run<'a, 'c> {
         }
         let saved = self.is_saved();
         let saved = if together { self.ranks.lead(saved).await } else { saved }.unwrap_or_default();
-        let whole = self.trainer.is_between_steps() && (together || !self.trainer.is_sharded());
+        // If a step could not be logged, the weights are those after it, but the logs end before it.
+        let is_logged = self.trainer.steps_done() == self.state.step;
+        let whole = is_logged && self.trainer.is_between_steps() && (together || !self.trainer.is_sharded());
         if whole && (together || self.ranks.leads()) && self.state.step > self.first_step && !saved {
             // Only the first error is reported.
             let _ = self.checkpoint().await;
@@ -418,6 +438,8 @@ impl<'a, 'c> Run<'a, 'c> {
     /// # Errors
     /// [`Error::NonFinite`] if no step was finite, or the last ones were not; [`Error::SelfCheck`].
     async fn finish(&mut self) -> Result<PathBuf> {
+        // A run that ended with this error may be resumed when all its steps are done.
+        self.check_learning()?;
         if let Some(text) = self.trainer.conclusion() {
             self.note(text)?;
         }

@@ -38,7 +38,7 @@ impl Trainer<'_> {
             return Err(Error::config("save", "a step is not finished: call step again before saving"));
         }
         if self.is_sharded() {
-            let why = "is not supported by save: only a run in a folder can save a divided optimiser state";
+            let why = "is not supported by save: turn it off, or train in a run folder";
             return Err(Error::config("shard-optim", why));
         }
         files::create_dir_all(dir)?;

@@ -130,6 +130,12 @@ impl State {
             // They were sampled with other options.
             self.online.iter_mut().for_each(|online| online.sampled.clear());
         }
+        if changes.iter().any(|change| change.name.starts_with("judge")) {
+            self.online.iter_mut().for_each(|online| {
+                online.verdicts.forget_judge();
+                online.reported_habits.clear();
+            });
+        }
         self.identity = identity;
         self.changes.extend(changes);
         Ok(self)

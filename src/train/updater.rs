@@ -54,7 +54,7 @@ impl Updater {
         self.optimiser.gather_weights(self.model.trained()).await
     }
 
-    /// Whether the optimiser state is divided among the ranks.
+    /// Whether the optimiser state is sharded among the ranks.
     pub fn is_sharded(&self) -> bool {
         self.optimiser.is_sharded()
     }

@@ -57,8 +57,10 @@ fn tune_by(gpu: &Gpu, cache: Option<&Path>, first_start: impl FnOnce() -> Vec<Ca
         }
         None => {
             choose(gpu, &mut entry, first_start)?;
-            // Another process may have chosen in the meantime: both then use its choice, so that their results agree.
-            match file.as_deref().and_then(|file| entry.read(file).ok()) {
+            // Another process may have chosen in the meantime. Its choice is used, so that the results of both agree, unless
+            // kernels were found wrong here.
+            let all_right = entry.wrong.is_empty() && entry.wrong_on_gpu.is_none();
+            match file.as_deref().filter(|_| all_right).and_then(|file| entry.read(file).ok()) {
                 Some(known) => {
                     gpu.set_tuning(known.tuning.clone());
                     entry = known;

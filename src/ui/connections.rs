@@ -133,7 +133,7 @@ mod tests {
 
     use super::*;
 
-    /// Longer than a busy machine stops a thread.
+    /// Longer than a thread is delayed on a busy machine.
     const SILENCE: Duration = Duration::from_secs(2);
 
     /// More than is sent to a client that reads nothing.

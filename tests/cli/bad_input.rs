@@ -216,7 +216,7 @@ fn a_bad_line_of_a_dataset_is_named() {
         ("{\"prompt\": \"a\"", &["not valid JSON"][..]),
         ("prompt,completion", &["not valid JSON"]),
         ("[1]", &["is a list", "expected an object"]),
-        ("{\"other\": 1}", &["no column", "(the row has \"other\")", "rename one"]),
+        ("{\"other\": 1}", &["no column", "(the row has \"other\")", "rename a column of the file to"]),
         (&good.replace("\"a\"", "7"), &["column \"prompt\" is a number", "expected a string"]),
     ] {
         for name in ["rows.jsonl", "pairs.jsonl"] {
@@ -245,8 +245,12 @@ fn an_empty_or_binary_dataset_is_refused() {
         place.refuses(SCORE, 1, parts);
         place.refuses(&DPO.replace("pairs", "rows"), 1, parts);
     }
-    place.refuses(&SCORE.replace("rows.jsonl", "tiny_tied"), 2, &["--input: tiny_tied is not a file"]);
-    place.refuses(&DPO.replace("pairs.jsonl", "none.jsonl"), 2, &["--dataset: none.jsonl is not a file"]);
+    place.refuses(
+        &SCORE.replace("rows.jsonl", "tiny_tied"),
+        2,
+        &["--input: tiny_tied is a folder: give a file"],
+    );
+    place.refuses(&DPO.replace("pairs.jsonl", "none.jsonl"), 2, &["--dataset: none.jsonl does not exist"]);
 }
 
 #[test]
@@ -427,7 +431,7 @@ fn an_output_that_cannot_be_written_is_refused() {
     // Root may write anywhere but here.
     if cfg!(target_os = "linux") {
         let line = DPO.replace("--output-dir run", "--output-dir /proc/run");
-        place.refuses(&line, 1, &["/proc/run", "cannot be written to", "another output folder"]);
+        place.refuses(&line, 1, &["/proc/run", "cannot be written to", "give another folder"]);
         place.refuses(&SCORE.replace("out.jsonl", "/proc/out.jsonl"), 1, &["cannot create /proc/out.jsonl"]);
     }
     assert_eq!(place.read("file"), b"mine");

@@ -471,3 +471,33 @@ fn a_run_that_no_longer_learns_ends_with_the_reason() {
     assert_eq!(logged_steps(&place, "run"), 20);
     assert!(!place.path("run/model").exists() && place.names("run/checkpoints").len() == 10);
 }
+
+#[cfg(unix)]
+#[test]
+fn a_step_that_could_not_be_logged_is_in_no_checkpoint() {
+    let Some(place) = Place::with(&["tiny"]) else { return };
+    place.write("pairs.jsonl", PAIRS);
+    // While the file `broken` exists, the samples of the second step's evaluation cannot be written.
+    place.write(
+        "judge.sh",
+        r#"[ -e broken ] && [ -s run/metrics.jsonl ] && rm -rf run/eval_samples.jsonl && mkdir -p run/eval_samples.jsonl/x
+sed 's/^{\("id":"[^"]*"\),.*/{\1,"verdict":"1"}/'"#,
+    );
+    let line = |dir: &str| {
+        format!(
+            "align --model tiny --dataset pairs.jsonl --eval-dataset pairs.jsonl --eval-steps 1 --max-steps 3 \
+             --output-dir {dir} --max-new-tokens 6 --judge-probes 0 --judge command --judge-command"
+        )
+    };
+    place.oaif_with(&line("whole"), &["sh judge.sh"]).done();
+    place.write("broken", "");
+    let outcome = place.oaif_with(&line("run"), &["sh judge.sh"]);
+    assert_eq!(outcome.code, Some(1), "{}", outcome.err);
+    assert!(outcome.err.contains("eval_samples.jsonl"), "{}", outcome.err);
+    assert_eq!(place.rows("run/metrics.jsonl").len(), 1);
+    std::fs::remove_file(place.path("broken")).unwrap();
+    std::fs::remove_dir_all(place.path("run/eval_samples.jsonl")).unwrap();
+    place.oaif("align --resume run").done();
+    let weights = |dir: &str| place.read(&format!("{dir}/model/model.safetensors"));
+    assert!(weights("run") == weights("whole"), "the resumed run differs from one without an error");
+}

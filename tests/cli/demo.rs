@@ -88,7 +88,7 @@ fn a_demo_that_cannot_start_prints_the_reason_in_a_sentence() {
     let into = |dir: &str| QUICK.replace("--output-dir run", &format!("--output-dir {dir}"));
     place.refuses(&into("file"), 1, &["file: is a file, but --output-dir needs a folder"]);
     if cfg!(target_os = "linux") {
-        place.refuses(&into("/proc/run"), 1, &["/proc/run", "cannot be written to", "another output folder"]);
+        place.refuses(&into("/proc/run"), 1, &["/proc/run", "cannot be written to", "give another folder"]);
     }
     place.refuses(
         &format!("{QUICK} --gpu nonesuch"),

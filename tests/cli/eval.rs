@@ -141,7 +141,7 @@ fn only_one_process_at_a_time_uses_an_evaluation_folder() {
         assert!(first.try_wait().unwrap().is_none(), "it has ended");
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
-    place.oaif(&line).ended(1, &["out: is in use by", "wait until it ends, or give another output folder"]);
+    place.oaif(&line).ended(1, &["out: is in use by", "wait until it ends, or give another folder"]);
     place.write("go", "");
     assert!(first.wait().unwrap().success());
     let judged = place.rows("out/judgements.jsonl").len();

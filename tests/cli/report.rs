@@ -46,8 +46,8 @@ fn a_report_is_written_for_one_run_and_for_several() {
 #[test]
 fn a_report_that_cannot_be_written_is_refused_in_a_sentence() {
     let Some(place) = place() else { return };
-    place.refuses("report nowhere", 2, &["nowhere is not a folder", "give the output folder of a run"]);
-    place.refuses("report tiny", 1, &["tiny: holds no run", "give the output folder of a run"]);
+    place.refuses("report nowhere", 2, &["nowhere is not a folder", "give a run folder"]);
+    place.refuses("report tiny", 1, &["tiny: holds no run", "give a run folder"]);
     place.refuses("report", 2, &["<RUN>"]);
     std::fs::create_dir(place.path("run")).unwrap();
     place.write("run/run.json", "{}");

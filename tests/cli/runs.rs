@@ -445,7 +445,7 @@ fn max_length_in_align_is_that_of_prompt_and_response_together() {
 fn the_error_that_ended_a_run_is_recorded_until_it_is_resumed() {
     let Some(place) = place() else { return };
     place.write("judge.sh", "echo broken >&2; exit 3");
-    let line = "align --model tiny --dataset pairs.jsonl --max-steps 2 --output-dir run --max-new-tokens 6 --judge command \
+    let line = "align --model tiny --dataset pairs.jsonl --max-steps 2 --output-dir run --max-new-tokens 6 --judge-probes 0 --judge command \
                 --judge-command";
     let outcome = place.oaif_with(line, &["sh judge.sh"]);
     assert_eq!(outcome.code, Some(1), "{}", outcome.err);
@@ -478,6 +478,15 @@ fn a_run_warns_of_useless_training_and_the_report_contains_the_warnings() {
     for expected in ["he judge preferred the first response in 100 %", "he policy hardly changed"] {
         assert_eq!(again.matches(expected).count(), 1, "{again}");
     }
+    // A run that starts from its checkpoint, and a judge that follows, are judged anew.
+    let two_more = "--max-steps 14 --allow-changes max-steps,judge";
+    let fork = line.replace("--output-dir run", "--output-dir fork").replace("--max-steps 12", two_more);
+    let fork = fork.replace("align", "align --resume-from-checkpoint run/checkpoints/step-000012");
+    assert!(place.oaif_with(&fork, &[judge]).done().err.contains("preferred the first response in 100 %"));
+    assert!(place.json("fork/run.json")["warnings"].to_string().contains("preferred the first response"));
+    let line = format!("align --resume run {two_more} --judge command --judge-command");
+    let err = place.oaif_with(&line, &[&judge.replace(r#""1""#, r#""2""#)]).done().err;
+    assert!(err.contains("preferred the second response in 100 %"), "{err}");
     // A member of an ensemble without any valid verdict.
     place.write("mute.sh", r#"sed 's/^{\("id":"[^"]*"\),.*/{\1,"verdict":"invalid","why":"I am out"}/'"#);
     place.write("mute.toml", "judge = 'command'\njudge-command = 'sh mute.sh'\n");

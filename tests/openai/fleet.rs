@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use oaif::Wait;
 use oaif::unstable::judge::openai::Sources;
@@ -14,13 +14,20 @@ use crate::server::{Reply, Server};
 /// The number of requests that each of several servers got.
 type Counts = Arc<Vec<AtomicUsize>>;
 
-/// Counts a request to a server. Once it has had as many as `share`, it waits until all the others have, too, so that no
-/// server does the work of one that a busy machine holds up.
-fn take_turns(counts: &Counts, server: usize, share: usize) {
-    let count = counts[server].fetch_add(1, Ordering::SeqCst) + 1;
-    while count > share && counts.iter().any(|count| count.load(Ordering::SeqCst) < share) {
+/// Waits until `is_met`, which a server does while it holds back an answer.
+fn wait_until(is_met: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !is_met() {
+        assert!(started.elapsed() < Duration::from_secs(60), "the other servers do not get their requests");
         std::thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// Counts a request to a server. Once it has had as many as `share`, it waits until all the others have, too, so that each
+/// server gets its share on a busy machine.
+fn take_turns(counts: &Counts, server: usize, share: usize) {
+    let count = counts[server].fetch_add(1, Ordering::SeqCst) + 1;
+    wait_until(|| count <= share || counts.iter().all(|count| count.load(Ordering::SeqCst) >= share));
 }
 
 #[test]
@@ -31,9 +38,7 @@ fn three_servers_share_the_work_and_one_may_fail() {
         let (has_failed, count) = (has_failed.clone(), AtomicUsize::new(0));
         Server::start(move |request| {
             let count = count.fetch_add(1, Ordering::SeqCst) + 1;
-            while count > 60 && !has_failed.load(Ordering::SeqCst) {
-                std::thread::sleep(Duration::from_millis(1));
-            }
+            wait_until(|| count <= 60 || has_failed.load(Ordering::SeqCst));
             Reply::After(Duration::from_millis(2), Box::new(Reply::json(200, &good(request))))
         })
     };
@@ -42,8 +47,9 @@ fn three_servers_share_the_work_and_one_may_fail() {
     let questions = questions(400);
     queue.submit(questions.clone()).unwrap();
     let (mut answers, mut notes) = (Vec::new(), Vec::new());
-    let mut at_death = None;
+    let (mut at_death, started) = (None, Instant::now());
     while answers.len() < questions.len() {
+        assert!(started.elapsed() < Duration::from_secs(120), "only {} answers", answers.len());
         let polled = queue.poll(Duration::from_millis(50)).wait().unwrap();
         answers.extend(polled.answers);
         notes.extend(polled.notes);

@@ -13,7 +13,7 @@ use super::first_given;
 #[cfg(feature = "http")]
 use super::openai::OpenAiArgs;
 use super::paths::{InputPath, given, model_dir};
-use super::{ensure, flag_names, positive};
+use super::{flag_names, positive};
 use crate::cli::config_file;
 use crate::error::{Error, Result};
 use crate::files;
@@ -279,7 +279,9 @@ impl JudgeArgs {
             (_, true) => files::read_text(path)?,
             (true, false) => given.clone(),
             (false, false) => {
-                let why = format!("{given:?} is neither a file nor a text with {{{{ prompt }}}}");
+                let why = format!(
+                    "{given:?} is neither a file nor a template: give a file, or a text that contains {{{{ prompt }}}}"
+                );
                 return Err(Error::config("--judge-template", why));
             }
         };
@@ -298,8 +300,7 @@ impl JudgeArgs {
         use Kind::*;
         #[cfg(feature = "http")]
         if let Some(flag) = first_given(&self.openai, &[]).filter(|_| kind != OpenAi) {
-            let wanted = format!("for --judge {}: it belongs to --judge openai", kind.name());
-            ensure(false, &flag, "this flag", &wanted)?;
+            return Err(not_used(&flag, kind, &[OpenAi]));
         }
         // Without the feature there are no flags of servers.
         #[cfg(not(feature = "http"))]
@@ -321,15 +322,19 @@ impl JudgeArgs {
             ("--judge-member", !self.judge_member.is_empty(), &[Ensemble]),
             ("--judge-vote", self.judge_vote.is_some(), &[Ensemble]),
         ];
-        for (flag, given, owners) in flags {
-            let mut names: Vec<String> = owners.iter().map(|kind| kind.name()).collect();
-            names.dedup();
-            let owned = names.join(" or ");
-            let wanted = format!("for --judge {}: it belongs to --judge {owned}", kind.name());
-            ensure(!given || owners.contains(&kind), flag, "this flag", &wanted)?;
+        match flags.into_iter().find(|(_, given, owners)| *given && !owners.contains(&kind)) {
+            Some((flag, _, owners)) => Err(not_used(flag, kind, owners)),
+            None => Ok(()),
         }
-        Ok(())
     }
+}
+
+/// The error about a flag that the judge does not use; `owners` do.
+fn not_used(flag: &str, kind: Kind, owners: &[Kind]) -> Error {
+    let mut names: Vec<String> = owners.iter().map(|kind| kind.name()).collect();
+    names.dedup();
+    let (judge, others) = (kind.name(), names.join(" or "));
+    Error::config(flag, format!("is not used by --judge {judge}: leave it out, or use --judge {others}"))
 }
 
 /// The names of the judge's flags.

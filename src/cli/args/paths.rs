@@ -20,7 +20,7 @@ const MODEL_CONFIG: &str = "config.json";
 /// Names of the trained model and LoRA adapter in a run folder.
 const RUN_MODEL: &str = "model";
 const RUN_ADAPTER: &str = "adapter";
-/// Extensions of other programs' weight files.
+/// Extensions of files with weights.
 const WEIGHT_EXTENSIONS: [&str; 6] = ["safetensors", "bin", "pt", "pth", "ggml", "onnx"];
 
 /// The `--adapter` flag of commands with a model.
@@ -29,7 +29,7 @@ const WEIGHT_EXTENSIONS: [&str; 6] = ["safetensors", "bin", "pt", "pth", "ggml",
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct AdapterArgs {
     /// LoRA adapter of the model: a folder, such as RUN/adapter, or ORG/NAME[@REVISION] on the Hugging Face Hub; training
-    /// commands continue training it
+    /// continues it
     #[arg(long, value_name = "DIR|NAME", aliases = ["adapter-path", "adapter-name-or-path"], help_heading = "LoRA")]
     adapter: Option<PathBuf>,
 }
@@ -220,12 +220,11 @@ pub(super) fn export_dir(output: PathBuf) -> Result<PathBuf> {
             false => output_file("--output", &output),
         };
     }
-    let is_named_like_weights =
-        WEIGHT_EXTENSIONS.iter().any(|known| output.extension() == Some(known.as_ref()));
-    if is_named_like_weights && !output.is_dir() {
-        return refused(format!(
-            "{shown} has the name of a file: give a folder, or a name that ends in .gguf"
-        ));
+    let has_extension =
+        |known: &str| output.extension().is_some_and(|found| found.eq_ignore_ascii_case(known));
+    let is_folder = output.is_dir() || shown.to_string().ends_with(std::path::is_separator);
+    if !is_folder && WEIGHT_EXTENSIONS.into_iter().any(has_extension) {
+        return refused(format!("{shown} is named like a file: give a folder, or a name that ends in .gguf"));
     }
     match fs::read_dir(&output) {
         Ok(mut entries) => match entries.next() {
@@ -245,7 +244,17 @@ pub(super) fn input_file(flag: &str, path: &Path) -> Result<PathBuf> {
     if cfg!(unix) && path == Path::new("-") {
         return Ok("/dev/stdin".into());
     }
-    ensure(path.exists() && !path.is_dir(), flag, path.display(), "a file").map(|()| path.to_owned())
+    existing_file(flag, path, "check the path")
+}
+
+/// Checks that `path` exists and is not a folder. `way_out`: what to do if it does not exist.
+fn existing_file(flag: &str, path: &Path, way_out: &str) -> Result<PathBuf> {
+    let refuse = |why: String| Err(Error::config(flag, format!("{} {why}", path.display())));
+    match path.is_dir() {
+        true => refuse("is a folder: give a file".into()),
+        false if path.exists() => Ok(path.to_owned()),
+        false => refuse(format!("does not exist: {way_out}")),
+    }
 }
 
 /// Checks the rows of a run: a file or a name on the Hub. Standard input is refused, since a resumed run reads the rows again.
@@ -258,6 +267,5 @@ pub(super) fn dataset_file(path: &Path) -> Result<PathBuf> {
         return Ok(path.to_owned());
     }
     let or = or_on_the_hub(What::Rows, path);
-    ensure(path.exists() && !path.is_dir(), "--dataset", path.display(), &format!("a file{or}"))
-        .map(|()| path.to_owned())
+    existing_file("--dataset", path, &format!("give a file of rows{or}"))
 }

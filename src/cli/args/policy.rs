@@ -9,8 +9,13 @@ use crate::cli::fetch::{Input, What};
 use crate::error::Result;
 pub(crate) use crate::train::PolicyFiles;
 
+/// The help of `--adapter` in commands that do not train.
+const ADAPTER: &str = "LoRA adapter of the model: a folder, such as RUN/adapter, or ORG/NAME[@REVISION] on the Hugging Face \
+                       Hub";
+
 /// Flags of commands that load one policy.
 #[derive(Debug, Args)]
+#[command(mut_arg("adapter", |arg| arg.help(ADAPTER)))]
 pub(crate) struct PolicyArgs {
     /// Model: a folder, a GGUF file, or ORG/NAME[@REVISION] on the Hugging Face Hub
     #[arg(long, value_name = "DIR|NAME", alias = "model-name-or-path")]

@@ -35,7 +35,7 @@ impl ReportArgs {
     pub fn plan(self) -> Result<ReportPlan> {
         for run in &self.runs {
             if !run.is_dir() {
-                let why = format!("{} is not a folder: give the output folder of a run", run.display());
+                let why = format!("{} is not a folder: give a run folder", run.display());
                 return Err(Error::config("RUN", why));
             }
         }

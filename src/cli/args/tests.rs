@@ -201,7 +201,7 @@ fn numbers_out_of_range_name_the_flag_and_the_range() {
         ("--max-invalid-ratio", "1.5", "between 0 and 1"),
         ("--async-level", "65", "at most 64"),
         // With a judge inside this process.
-        ("--async-level", "1", "--judge command"),
+        ("--async-level", "1", "a judge outside the program"),
     ] {
         mistake(align(&[flag, value]), &[flag, expected]);
     }
@@ -463,7 +463,7 @@ fn bench_takes_sizes_lengths_and_formats() {
     mistake(bench(&["step", "--dtype", "f16"]), &["--base-dtype", "to all with --lora-r"]);
     mistake(bench(&["kernels", "--lora-r", "8"]), &["--lora-r", "belongs to oaif bench passes"]);
     mistake(bench(&["--layers", "0"]), &["--layers", "1 or more"]);
-    mistake(bench(&["--compare", "missing.jsonl"]), &["--compare", "missing.jsonl is not a file"]);
+    mistake(bench(&["--compare", "missing.jsonl"]), &["--compare", "missing.jsonl does not exist"]);
 }
 
 #[test]
@@ -475,8 +475,8 @@ fn a_model_is_a_folder_and_data_a_file() {
     };
     mistake(plan("someone", FILE), &["--model", "someone is not a folder"]);
     mistake(plan(FILE, FILE), &["--model", FILE]);
-    mistake(plan(DIR, "missing.jsonl"), &["--dataset", "missing.jsonl is not a file"]);
-    mistake(plan(DIR, DIR), &["--dataset", "is not a file"]);
+    mistake(plan(DIR, "missing.jsonl"), &["--dataset", "missing.jsonl does not exist: give a file of rows"]);
+    mistake(plan(DIR, DIR), &["--dataset", "is a folder: give a file"]);
     assert!(usage_error("sft", &[]).contains("--model <DIR|NAME>"));
 }
 
@@ -565,7 +565,7 @@ fn the_judges_of_an_ensemble_are_read_from_files_of_flags() {
     mistake(ensemble(&["person.yaml", "person.yaml"], &[]), &["--judge-member", "one terminal"]);
     mistake(
         ensemble(&["rule.toml", "person.yaml"], &["--judge-rule", "longer"]),
-        &["--judge-rule", "belongs to"],
+        &["--judge-rule", "is not used by --judge ensemble"],
     );
 }
 
@@ -581,10 +581,10 @@ fn a_flag_of_another_judge_is_a_mistake() {
         ("--judge-orders", "one"),
     ] {
         let flags = ["--judge", "rule", "--judge-rule", "shorter", flag, value];
-        mistake(judge(&flags), &[flag, "belongs to --judge"]);
+        mistake(judge(&flags), &[flag, "is not used by --judge rule: leave it out, or use --judge "]);
     }
     let flags = ["--judge", "likelihood", "--judge-model", DIR, "--judge-orders", "one"];
-    mistake(judge(&flags), &["--judge-orders", "for --judge likelihood", "belongs to --judge llm"]);
+    mistake(judge(&flags), &["--judge-orders", "not used by --judge likelihood", "use --judge llm"]);
 }
 
 #[test]

@@ -395,7 +395,8 @@ impl AlignArgs {
         refuse_own_input(&train.options, &self.evaluation.inputs())?;
         if level > 0 && !judge.is_remote() {
             let why = format!(
-                "is {level}, but only --judge command, openai and human can run ahead of training: leave it out"
+                "is {level}, but it needs a judge outside the program (command, openai, human, or an ensemble with one of \
+                 them): leave it out"
             );
             return Err(Error::config("--async-level", why));
         }

@@ -90,6 +90,8 @@ pub fn run(mut plan: DoctorPlan) -> Result<()> {
         });
         print(format!("{report:#}"))?;
     } else {
+        let other = if gpus.len() > 1 { "; --gpu chooses another" } else { "" };
+        print(format!("GPU {} is used{other}", gpu.summary().index))?;
         print_variants(&gpu, &tuned, wrong_arithmetic.as_ref())?;
         print(format!(
             "measured: {:.1} GFLOP/s multiply-add, {:.1} GB/s, {:.0} µs per launch, {:.0} µs per submit",
@@ -128,13 +130,14 @@ fn check_kernels(gpu: &Gpu) -> Result<Vec<CaseReport>> {
         console.progress("testing kernels", done, cases.len());
         case.check(&gpu).wait()
     };
-    cases.iter().enumerate().map(check).collect()
+    let reports = cases.iter().enumerate().map(check).collect();
+    console.progress("testing kernels", cases.len(), cases.len());
+    reports
 }
 
 /// Prints the limits of the GPU that is used, and the kernel variants chosen for it.
 fn print_variants(gpu: &Gpu, tuned: &Tuned, wrong_arithmetic: Option<&Arithmetic>) -> Result<()> {
     let mib = |bytes: u64| bytes >> 20;
-    print(format!("GPU {} is used; --gpu chooses another", gpu.summary().index))?;
     let limits = gpu.limits();
     print(format!(
         "maximum storage binding {} MiB, maximum buffer {} MiB",

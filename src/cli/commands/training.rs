@@ -144,7 +144,11 @@ pub fn watched<T>(
         (Err(_), _) => None,
     };
     if let Some(kept) = kept.filter(|_| can_be_resumed(dir)) {
-        say(format_args!("oaif: {kept}; resume with {command} {}", quoted(dir)));
+        // Without a step to do, a resumed run does not correct these errors.
+        let is_final =
+            console.is_done() && matches!(result, Err(Error::SelfCheck(_) | Error::NonFinite { .. }));
+        let resume = (!is_final).then(|| format!("; resume with {command} {}", quoted(dir)));
+        say(format_args!("oaif: {kept}{}", resume.unwrap_or_default()));
     }
     (result, console)
 }
@@ -223,7 +227,7 @@ fn report_of(gpu: &Gpu, plan: &TrainPlan, data: Value, total_steps: Option<usize
     let parts = memory.bytes.iter().filter(|(_, bytes)| **bytes > 0);
     let parts: Vec<String> = parts.map(|(part, bytes)| format!("{} {}", size(*bytes), part.name())).collect();
     crate::cli::print(format!("{report:#}"))?;
-    // Last, so that it is not above the screen.
+    // Printed last: the JSON before it fills the screen.
     say(format_args!("oaif: needs {} of GPU memory: {}", size(memory.peak), parts.join(", ")));
     Ok(())
 }

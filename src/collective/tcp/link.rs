@@ -80,7 +80,7 @@ impl Link {
         // Write errors are ignored: the reader thread detects a broken connection.
         let writer = thread::spawn(move || _ = write(output, to_write));
         thread::spawn(move || {
-            // The channel closes after the failure is set, so that who waits for data finds the cause.
+            // The channel closes after the failure is set, so that a thread that waits for data finds the cause.
             if let Err(why) = read(&input, silence, &receiving) {
                 failure.set(format!("rank {peer}{why}"));
             }

@@ -112,7 +112,10 @@ impl Elements {
         }
         match (self.within, last) {
             (false, None) | (true, Some(b'}')) => Ok(false),
-            (false, Some(_)) => Err(self.failed(self.number, "something follows the array")),
+            (false, Some(_)) => {
+                let why = "there is text after the end of the array: remove it, or write one object per line";
+                Err(self.failed(self.number, why))
+            }
             (true, _) => {
                 Err(self.failed(self.number, "the file ends before the end of its object: it is truncated"))
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::{Conversation, Message, Text};
+use super::{Conversation, Message, OR_NAMED_BY, Text};
 
 /// Why a row is unusable. [`super::Rows`] adds the path and the line.
 pub(super) type Why = String;
@@ -75,13 +75,19 @@ impl Row {
         }
     }
 
+    /// Like [`Row::text`], for a column whose name is set with `option`.
+    pub(super) fn text_named_by(&self, option: &str, column: &str) -> Result<Text, Why> {
+        match self.get(column)? {
+            None => Err(format!("{}{OR_NAMED_BY}`{option}`", self.absent(column))),
+            Some(_) => self.text(column),
+        }
+    }
+
     fn absent(&self, column: &str) -> Why {
         let present: BTreeSet<_> = self.columns.keys().map(|name| format!("\"{name}\"")).collect();
         let present = present.into_iter().collect::<Vec<_>>().join(", ");
         let present = if present.is_empty() { "none" } else { &present };
-        format!(
-            "no column \"{column}\" (the row has {present}): rename one, or set the option for this column's name"
-        )
+        format!("no column \"{column}\" (the row has {present}): rename a column of the file to \"{column}\"")
     }
 
     /// The row's variables for the chat template: its tools (a list, or one as JSON text) and `chat_template_kwargs`.

@@ -278,6 +278,9 @@ pub struct Columns {
     pub messages: String,
 }
 
+/// The last part of the error about a missing column, before the option that sets the column's name.
+pub(crate) const OR_NAMED_BY: &str = ", or give its name with ";
+
 impl Default for Columns {
     fn default() -> Self {
         Columns {
@@ -298,7 +301,7 @@ pub fn prompts(files: &[PathBuf], columns: &Columns) -> Rows<Prompt> {
     Rows::new(files, columns, |row, columns, place| {
         let prompt = match pair_with_implicit_prompt(row, columns)? {
             Some([prompt, ..]) => prompt,
-            None => row.text(&columns.prompt)?,
+            None => row.text_named_by("prompt-column", &columns.prompt)?,
         };
         let reference = row.string(&columns.reference)?;
         Ok(Prompt { prompt, reference, place })
@@ -319,7 +322,11 @@ pub fn pairs(files: &[PathBuf], columns: &Columns) -> Rows<Pair> {
                     columns.chosen, columns.rejected
                 ));
             }
-            None => [row.text(&columns.prompt)?, row.text(&columns.chosen)?, row.text(&columns.rejected)?],
+            None => [
+                row.text_named_by("prompt-column", &columns.prompt)?,
+                row.text_named_by("chosen-column", &columns.chosen)?,
+                row.text_named_by("rejected-column", &columns.rejected)?,
+            ],
         };
         check_kind(&columns.chosen, &chosen, &prompt)?;
         check_kind(&columns.rejected, &rejected, &prompt)?;
@@ -352,7 +359,7 @@ pub fn completions(files: &[PathBuf], columns: &Columns) -> Rows<Completion> {
         let (completion, messages, conversations) =
             (row.has(&columns.completion), row.has(&columns.messages), row.has("conversations"));
         let (prompt, column) = if completion {
-            (Some(row.text(&columns.prompt)?), columns.completion.as_str())
+            (Some(row.text_named_by("prompt-column", &columns.prompt)?), columns.completion.as_str())
         } else if messages {
             // The prompt of such a row is only the beginning of its messages.
             (None, columns.messages.as_str())
@@ -366,11 +373,12 @@ pub fn completions(files: &[PathBuf], columns: &Columns) -> Rows<Completion> {
                     columns.chosen, columns.rejected
                 ));
             }
-            (Some(row.text(&columns.prompt)?), columns.completion.as_str())
+            (Some(row.text_named_by("prompt-column", &columns.prompt)?), columns.completion.as_str())
         } else {
             (None, columns.text.as_str())
         };
-        let completion = row.text(column)?;
+        let option = if prompt.is_some() { "completion-column" } else { "text-column" };
+        let completion = row.text_named_by(option, column)?;
         if let Some(prompt) = &prompt {
             check_kind(column, &completion, prompt)?;
         }
@@ -401,7 +409,7 @@ fn generated(row: &Row, prompt: &str, answer: &str) -> Result<(Text, Text, Vec<u
 /// Reads `{"prompt", "response_1", "response_2"}` rows.
 pub fn responses(files: &[PathBuf], columns: &Columns) -> Rows<Responses> {
     Rows::new(files, columns, |row, columns, place| {
-        let prompt = row.text(&columns.prompt)?;
+        let prompt = row.text_named_by("prompt-column", &columns.prompt)?;
         let responses = [row.text("response_1")?, row.text("response_2")?];
         for (column, response) in ["response_1", "response_2"].into_iter().zip(&responses) {
             check_kind(column, response, &prompt)?;

@@ -148,7 +148,7 @@ fn a_missing_column_names_those_present() {
     assert_row_error(
         pairs(r#"{"prompt": "q", "chosen": "a", "worse": "b"}"#),
         1,
-        &["no column \"rejected\"", "\"chosen\", \"prompt\", \"worse\""],
+        &["no column \"rejected\"", "\"chosen\", \"prompt\", \"worse\"", "with `rejected-column`"],
     );
     let file = file(br#"[{"prompt": "q", "completion": "a"}, {"prompt": "q"}]"#);
     let rows = read_completions(file.path(), &Columns::default());
@@ -433,7 +433,8 @@ fn a_column_that_is_null_is_absent() {
         &["no column \"chosen\""],
     );
     let responses = file(br#"{"prompt": "q", "response_1": null, "response_2": "b"}"#);
-    assert_row_error(read_responses(responses.path(), &columns), 1, &["no column \"response_1\""]);
+    let parts = ["no column \"response_1\"", "rename a column of the file to \"response_1\""];
+    assert_row_error(read_responses(responses.path(), &columns), 1, &parts);
     let none = file(br#"{"prompt": "None"}"#);
     assert_eq!(read_prompts(none.path(), &columns).unwrap()[0].prompt, plain("None"));
 }
@@ -555,7 +556,7 @@ fn errors_name_the_format_of_other_files() {
         (b"{\n  \"prompt\": \"a\"\n}\n", "several lines"),
         (b"[{\"prompt\": \"a\"},]", "after the comma"),
         (b"[{\"prompt\": \"a\"}", "truncated"),
-        (b"[{\"prompt\": \"a\"}] {}", "follows the array"),
+        (b"[{\"prompt\": \"a\"}] {}", "after the end of the array"),
         (b"{\"prompt\": \"a\0\"}", "control character"),
     ] {
         let error = read_prompts(file(bytes).path(), &Columns::default()).unwrap_err().to_string();

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use web_time::Instant;
 
+use super::super::USE_A_RATER;
 use super::label::{Label, Order};
 use super::label_file::{LabelEvent, LabelRow, OtherEvent};
 use super::label_pace::LabelPace;
@@ -84,10 +85,8 @@ impl State {
     pub fn put(&mut self, question: Question) {
         let priority = self.priorities.remove(&question.id).unwrap_or(0.0);
         if let Ask::Rate { .. } = question.ask {
-            let said = Said::invalid(
-                &question.ask,
-                "a person only compares responses and cannot rate a single one".into(),
-            );
+            let why = format!("a person only compares responses: {USE_A_RATER}");
+            let said = Said::invalid(&question.ask, why);
             self.ready.push(Answer { id: question.id, said, usage: Usage::default(), ms: 0.0 });
         } else if let Some((row, label)) =
             self.labels.get(&question.id).and_then(|row| Some((row, row.given()?)))

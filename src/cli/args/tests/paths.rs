@@ -70,7 +70,7 @@ fn a_name_on_the_hub_is_accepted_by_the_plan_unresolved() {
     // A mistyped file name is not looked up on the Hub, nor is a path below an existing folder.
     for path in ["data/rows.jsonl", "src/rows", "/a/b", "./a/b", "a/b/c", "rows", "a/b:"] {
         let error = sft(DIR, path).unwrap_err().to_string();
-        assert!(error.contains("is not a file"), "{error}");
+        assert!(error.contains("does not exist: give a file of rows"), "{error}");
     }
     for path in ["src/none", "/a/b", "./a/b", "../a/b", "a/b/c", "gpt2", "a/b@", "a/b:train"] {
         let error = sft(path, FILE).unwrap_err().to_string();
