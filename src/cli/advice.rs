@@ -48,7 +48,7 @@ pub(super) fn sentence(error: Error, command: Option<&Command>) -> String {
         Error::NoGpu(why) if command.is_some_and(|c| c.get_name() != "doctor") => {
             format!("{why}; `oaif doctor` lists the GPUs")
         }
-        other => by_flags(of_columns(other.to_string(), &has), &has),
+        other => by_flags(of_columns(other.to_string(), has), has),
     }
 }
 
