@@ -299,8 +299,8 @@ fn commands_without_steps_show_their_progress() {
         ("generate --model tiny --prompts rows.jsonl --max-new-tokens 40 --json", "generating"),
     ] {
         let outcome = place.oaif(&format!("{line} --log json")).done();
-        let progress = super::rows(&outcome.err).into_iter().filter(|event| event["event"] == "progress");
-        let last = progress.last().unwrap_or_else(|| panic!("{line}: {}", outcome.err));
+        let mut progress = super::rows(&outcome.err).into_iter().filter(|event| event["event"] == "progress");
+        let last = progress.next_back().unwrap_or_else(|| panic!("{line}: {}", outcome.err));
         assert_eq!(
             (&last["phase"], &last["done"], &last["total"]),
             (&json!(phase), &json!(4), &json!(4)),
