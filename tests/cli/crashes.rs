@@ -474,6 +474,26 @@ fn a_run_that_no_longer_learns_ends_with_the_reason() {
 
 #[cfg(unix)]
 #[test]
+fn a_run_that_no_longer_learns_saves_no_model_when_it_is_resumed() {
+    let Some(place) = Place::with(&["tiny"]) else { return };
+    place.write("pairs.jsonl", PAIRS);
+    // Prefers the first response in two steps of six, and none in the others.
+    place.write(
+        "judge.sh",
+        r#"echo >> calls; said=tie; [ $(wc -l < calls) -le 2 ] && said=1
+sed 's/^{\("id":"[^"]*"\),.*/{\1,"verdict":"'$said'"}/'"#,
+    );
+    let line = "align --model tiny --dataset pairs.jsonl --max-steps 6 --output-dir run --max-new-tokens 6 \
+                --judge-probes 0 --judge command --judge-command";
+    for outcome in [place.oaif_with(line, &["sh judge.sh"]), place.oaif("align --resume run")] {
+        assert_eq!(outcome.code, Some(1), "{}", outcome.err);
+        assert!(outcome.err.contains("nothing was learnt in the last 4 steps"), "{}", outcome.err);
+        assert!(!place.path("run/model").exists());
+    }
+}
+
+#[cfg(unix)]
+#[test]
 fn a_step_that_could_not_be_logged_is_in_no_checkpoint() {
     let Some(place) = Place::with(&["tiny"]) else { return };
     place.write("pairs.jsonl", PAIRS);

@@ -391,6 +391,10 @@ fn an_export_takes_the_names_of_formats_that_models_and_llama_cpp_use() {
         assert_eq!(format(&["--output", "merged.gguf", "--dtype", name]), expected);
         mistake(export(&["--output", "merged", "--dtype", name]), &["--dtype", "q8_0", "ends in .gguf"]);
     }
+    for name in ["model.safetensors", "pytorch_model.BIN"] {
+        mistake(export(&["--output", name]), &["--output", name, "is named like a file: give a folder"]);
+    }
+    assert!(export(&["--output", "step-1.pt/"]).is_ok());
 }
 
 #[test]
