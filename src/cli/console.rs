@@ -384,11 +384,13 @@ impl Observer for Console {
         self.bar.disable_steady_tick();
         match log().format {
             Format::Json if !log().quiet => event("step", progress_line::fields_of(report)),
-            Format::Text if self.bar.is_hidden() => say(progress_line::plain(report)),
-            _ => {}
-        }
-        if log().format == Format::Text {
-            progress_line::evaluation(report).iter().for_each(say);
+            Format::Json => {}
+            Format::Text => {
+                if self.bar.is_hidden() {
+                    say(progress_line::plain(report));
+                }
+                progress_line::evaluation(report).iter().for_each(say);
+            }
         }
         self.draw();
     }

@@ -65,17 +65,16 @@ pub(super) fn plain(report: &StepReport) -> String {
 /// The results on held-out prompts or pairs, if the step has any.
 pub(super) fn evaluation(report: &StepReport) -> Option<String> {
     let percent = |share: f64| decimals(100.0 * share, 1);
-    let on_prompts = report.evaluation.as_ref().map(|evaluation| {
-        let EvaluationReport { win_rate, win_rate_low, win_rate_high, prompts, .. } = *evaluation;
-        format!(
-            "win rate {} % ({} to {}) against the starting model on {prompts} held-out prompts",
-            percent(win_rate),
-            percent(win_rate_low),
-            percent(win_rate_high)
-        )
-    });
-    let on_pairs = report.held_out.as_ref().map(|HeldOutReport { loss, accuracies, pairs, .. }| {
-        let (loss, accuracy) = (decimals(*loss, 4), percent(*accuracies));
+    let on_prompts = report.evaluation.map(
+        |EvaluationReport { win_rate, win_rate_low, win_rate_high, prompts, .. }| {
+            let [rate, low, high] = [win_rate, win_rate_low, win_rate_high].map(percent);
+            format!(
+                "win rate {rate} % ({low} to {high}) against the starting model on {prompts} held-out prompts"
+            )
+        },
+    );
+    let on_pairs = report.held_out.map(|HeldOutReport { loss, accuracies, pairs, .. }| {
+        let (loss, accuracy) = (decimals(loss, 4), percent(accuracies));
         format!("loss {loss}, accuracy {accuracy} % on {pairs} held-out pairs")
     });
     on_prompts.or(on_pairs).map(|text| format!("after step {}: {text}", report.step))

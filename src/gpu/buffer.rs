@@ -480,16 +480,13 @@ impl MapRequest {
 
 #[cfg(test)]
 mod tests {
-    use super::super::options::GpuOptions;
+    use super::super::testing;
     use super::*;
     use crate::Wait;
 
     #[test]
     fn a_write_beyond_a_buffer_is_refused_by_wgpu_and_the_device_stays_usable() {
-        let Ok(gpu) = Gpu::open(&GpuOptions::default()).wait() else {
-            assert!(std::env::var("REQUIRE_GPU").is_err(), "no GPU");
-            return eprintln!("SKIPPED: no GPU");
-        };
+        let Some(gpu) = testing::gpu() else { return };
         let buffer = gpu.buffer("small", Category::Workspace, 16).unwrap();
         let beyond = Region { offset: 64, ..buffer.region() };
         let error = gpu.upload(&beyond, &[1u32]).unwrap_err();

@@ -45,6 +45,8 @@ mod memory;
 mod plan;
 mod recorder;
 mod replay;
+#[cfg(test)]
+pub(crate) mod testing;
 mod timing;
 
 pub use arithmetic::Arithmetic;

@@ -4,8 +4,13 @@ use crate::error::Error;
 
 /// An [`Error::Config`] about `what`: `found` is not one of `known`.
 pub(crate) fn unknown(what: &str, found: &str, known: &[&str]) -> Error {
-    let hint = nearest(found, known).map(|name| format!(" (did you mean {name:?}?)")).unwrap_or_default();
+    let hint = did_you_mean(found, known);
     Error::config(what, format!("{found:?} is unknown{hint}; known are {}", known.join(", ")))
+}
+
+/// The suggestion of the nearest name, in brackets after a space; empty if none is near.
+pub(crate) fn did_you_mean(found: &str, known: &[&str]) -> String {
+    nearest(found, known).map(|name| format!(" (did you mean {name:?}?)")).unwrap_or_default()
 }
 
 /// The name in `known` that was probably meant by `found`: the one with the smallest edit distance, if that is at most

@@ -40,12 +40,8 @@ impl JudgeTemplate {
     pub fn builtin(name: &str) -> Result<JudgeTemplate> {
         let Some((_, source)) = BUILTIN.iter().find(|(known, _)| *known == name) else {
             let known = BUILTIN.map(|(known, _)| known);
-            let hint = names::nearest(name, &known).map(|near| format!(" (did you mean {near:?}?)"));
-            let why = format!(
-                "{name:?} is not a built-in template{}: give a file, or one of {}",
-                hint.unwrap_or_default(),
-                known.join(", ")
-            );
+            let (hint, known) = (names::did_you_mean(name, &known), known.join(", "));
+            let why = format!("{name:?} is not a built-in template{hint}: give a file, or one of {known}");
             return Err(Error::config("judge-template", why));
         };
         JudgeTemplate::new(source).map_err(|why| Error::config("judge-template", format!("{name} {why}")))

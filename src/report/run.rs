@@ -46,6 +46,7 @@ pub(super) enum Kind {
     Sft,
 }
 
+#[derive(Default)]
 pub(crate) struct Run {
     pub(super) config: Value,
     pub(super) metrics: Metrics,
@@ -59,19 +60,13 @@ pub(crate) struct Run {
 impl Run {
     #[cfg(test)]
     pub(super) fn of(config: Value, metrics: Metrics, pairs: Pairs) -> Run {
-        Run { config, metrics, pairs, samples: Vec::new(), damaged: Vec::new() }
+        Run { config, metrics, pairs, ..Run::default() }
     }
 
     /// The run of a configuration, before its first step.
     #[cfg(all(feature = "cli", feature = "ui"))]
     pub(crate) fn before(config: Value) -> Run {
-        Run {
-            config,
-            metrics: Metrics::default(),
-            pairs: Pairs::default(),
-            samples: Vec::new(),
-            damaged: Vec::new(),
-        }
+        Run { config, ..Run::default() }
     }
 
     /// The run in the folder `dir`.

@@ -151,7 +151,12 @@ impl<'a, 'c> Run<'a, 'c> {
                 state
             }
         };
-        let other_kernels = !gpu.tuning().keeps(&state.kernels);
+        if !gpu.tuning().keeps(&state.kernels) {
+            control.observer.warning(
+                "this device does not support the kernels with which the checkpoint was computed: the run continues with others, \
+                 and its numbers may differ in their last digits",
+            );
+        }
         let owes_evaluation = ranks.lead(Ok(state.owes_evaluation)).await?;
         let state = State { kernels: gpu.tuning(), owes_evaluation, ..state };
         let file = RunFile::new(&sources.config, &state, &trainer);
@@ -169,25 +174,13 @@ impl<'a, 'c> Run<'a, 'c> {
             ranks,
         };
         run.write_file()?;
-        match run.announce(other_kernels) {
-            Ok(()) => Ok(run),
-            Err(error) => {
-                run.record(&error);
-                Err(error)
-            }
-        }
+        Ok(run)
     }
 
     /// Opens the journal of the judge's answers, and gives the warnings that are due before the first step.
-    fn announce(&mut self, other_kernels: bool) -> Result<()> {
+    fn announce(&mut self) -> Result<()> {
         let journal = self.dir.path().join(JOURNAL);
         self.trainer.keep_journal(&journal)?;
-        if other_kernels {
-            self.warn(
-                "this device does not support the kernels with which the checkpoint was computed: the run continues with others, \
-                 and its numbers may differ in their last digits",
-            );
-        }
         if self.first_step > 0 && self.trainer.is_done() && !self.state.owes_evaluation {
             let total_steps = self.trainer.total_steps();
             self.warn(&format!("all {total_steps} steps of this run are done: raise max-steps to continue"));
@@ -220,6 +213,7 @@ impl<'a, 'c> Run<'a, 'c> {
     /// Completes the work that the previous process left unfinished, and takes all remaining steps. Each is logged as soon as it is
     /// done.
     async fn all_steps(&mut self) -> Result<()> {
+        self.announce()?;
         self.catch_up().await?;
         loop {
             self.pause().await?;

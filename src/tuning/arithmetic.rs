@@ -34,14 +34,11 @@ fn half_product(n: usize, i: usize, o: usize, scale: f32) -> Case {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gpu::GpuOptions;
+    use crate::gpu::testing;
 
     #[test]
     fn arithmetic_that_the_driver_cannot_compile_is_not_used() {
-        let Ok(gpu) = Gpu::open(&GpuOptions::default()).wait() else {
-            assert!(std::env::var("REQUIRE_GPU").is_err(), "no GPU");
-            return;
-        };
+        let Some(gpu) = testing::gpu() else { return };
         assert_eq!(check_arithmetic(&gpu).unwrap(), None, "f32");
         // The device was opened without cooperative matrices.
         let foreign = Arithmetic::Cooperative { size: 16, lanes: 32 };

@@ -139,13 +139,10 @@ fn checked_case(class: &ProductClass) -> Case {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gpu::{DeviceKind, GpuOptions, StagedTile};
+    use crate::gpu::{DeviceKind, StagedTile, testing};
 
     fn gpu() -> Option<Gpu> {
-        let Ok(gpu) = Gpu::open(&GpuOptions::default()).wait() else {
-            assert!(std::env::var("REQUIRE_GPU").is_err(), "no GPU");
-            return None;
-        };
+        let gpu = testing::gpu()?;
         Some(gpu.with_tuning(Tuning::untuned(None, DeviceKind::Gpu)))
     }
 

@@ -40,7 +40,7 @@ fn tune_by(gpu: &Gpu, cache: Option<&Path>, first_start: impl FnOnce() -> Vec<Ca
     let mut entry = Entry::new(gpu);
     let file = cache.map(|folder| entry.file_in(folder));
     let mut warning = None;
-    let known = match file.as_deref().filter(|file| file.exists()) {
+    let mut known = match file.as_deref().filter(|file| file.exists()) {
         None => None,
         Some(file) => match entry.read(file) {
             Ok(known) => Some(known),
@@ -50,28 +50,21 @@ fn tune_by(gpu: &Gpu, cache: Option<&Path>, first_start: impl FnOnce() -> Vec<Ca
             }
         },
     };
-    match known {
-        Some(known) => {
-            gpu.set_tuning(known.tuning.clone());
-            entry = known;
+    if known.is_none() {
+        choose(gpu, &mut entry, first_start)?;
+        // Another process may have chosen in the meantime. Its choice is used, so that the results of both agree, unless
+        // kernels were found wrong here.
+        let all_right = entry.wrong.is_empty() && entry.wrong_on_gpu.is_none();
+        known = file.as_deref().filter(|_| all_right).and_then(|file| entry.read(file).ok());
+        if known.is_none()
+            && let Some(Err(why)) = file.as_ref().map(|file| entry.write(file))
+        {
+            warning = Some(why);
         }
-        None => {
-            choose(gpu, &mut entry, first_start)?;
-            // Another process may have chosen in the meantime. Its choice is used, so that the results of both agree, unless
-            // kernels were found wrong here.
-            let all_right = entry.wrong.is_empty() && entry.wrong_on_gpu.is_none();
-            match file.as_deref().filter(|_| all_right).and_then(|file| entry.read(file).ok()) {
-                Some(known) => {
-                    gpu.set_tuning(known.tuning.clone());
-                    entry = known;
-                }
-                None => {
-                    if let Some(Err(why)) = file.as_ref().map(|file| entry.write(file)) {
-                        warning = Some(why);
-                    }
-                }
-            }
-        }
+    }
+    if let Some(known) = known {
+        gpu.set_tuning(known.tuning.clone());
+        entry = known;
     }
     let Entry { wrong, wrong_on_gpu, .. } = entry.clone();
     if let Products::Staged(_) = gpu.tuning().products {
@@ -109,15 +102,12 @@ fn first_wrong(gpu: &Gpu, cases: &[Case]) -> Result<Option<String>> {
 mod tests {
     use super::super::products::product_case;
     use super::*;
-    use crate::gpu::{ChosenTile, Format, GpuOptions, ProductClass, ProductForm, ProductTile};
-    use crate::gpu::{StagedProducts, StagedTile};
+    use crate::gpu::{ChosenTile, Format, ProductClass, ProductForm, ProductTile};
+    use crate::gpu::{StagedProducts, StagedTile, testing};
 
     #[test]
     fn choices_are_cached_and_a_broken_cache_or_one_of_another_driver_is_rebuilt() {
-        let Ok(gpu) = Gpu::open(&GpuOptions::default()).wait() else {
-            assert!(std::env::var("REQUIRE_GPU").is_err(), "no GPU");
-            return;
-        };
+        let Some(gpu) = testing::gpu() else { return };
         let dir = tempfile::tempdir().unwrap();
         let cache = dir.path().join("new");
         let first = tune(&gpu, Some(&cache)).unwrap();
@@ -142,10 +132,7 @@ mod tests {
 
     #[test]
     fn processes_that_choose_at_the_same_time_use_the_same_kernels() {
-        let Ok(gpu) = Gpu::open(&GpuOptions::default()).wait() else {
-            assert!(std::env::var("REQUIRE_GPU").is_err(), "no GPU");
-            return;
-        };
+        let Some(gpu) = testing::gpu() else { return };
         let dir = tempfile::tempdir().unwrap();
         gpu.set_tuning(Tuning::untuned(None, DeviceKind::Gpu));
         let mut other = Entry::new(&gpu);
@@ -160,10 +147,7 @@ mod tests {
 
     #[test]
     fn a_gpu_with_wrong_results_uses_the_kernels_for_cpus_now_and_the_next_time() {
-        let Ok(gpu) = Gpu::open(&GpuOptions::default()).wait() else {
-            assert!(std::env::var("REQUIRE_GPU").is_err(), "no GPU");
-            return;
-        };
+        let Some(gpu) = testing::gpu() else { return };
         let for_gpus = Tuning::untuned(None, DeviceKind::Gpu);
         let tuned = |cache: Option<&Path>, cases: Vec<Case>| {
             gpu.set_tuning(for_gpus.clone());
@@ -190,10 +174,7 @@ mod tests {
 
     #[test]
     fn tiles_are_measured_when_a_recording_first_has_such_products_and_cached() {
-        let Ok(gpu) = Gpu::open(&GpuOptions::default()).wait() else {
-            assert!(std::env::var("REQUIRE_GPU").is_err(), "no GPU");
-            return;
-        };
+        let Some(gpu) = testing::gpu() else { return };
         let for_gpus = || gpu.with_tuning(Tuning::untuned(None, DeviceKind::Gpu));
         let chosen = |gpu: &Gpu| {
             let Products::Staged(products) = gpu.tuning().products else { panic!("products of a GPU") };

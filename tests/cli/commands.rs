@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::common::{ids, shared};
-use super::{Outcome, Place, assert_close, completions, number, rows};
+use super::{MUTE, Outcome, Place, assert_close, completions, number, rows};
 
 fn keys(row: &Value) -> Vec<&str> {
     row.as_object().unwrap().keys().map(String::as_str).collect()
@@ -299,7 +299,7 @@ fn a_member_of_an_ensemble_without_any_valid_verdict_is_named() {
     place.write("pairs.jsonl", JUDGED);
     place.write("long.toml", "judge = 'rule'\njudge-rule = 'longer'\n");
     place.write("mute.toml", "judge = 'command'\njudge-command = 'sh mute.sh'\n");
-    place.write("mute.sh", r#"sed 's/^{\("id":"[^"]*"\),.*/{\1,"verdict":"invalid","why":"I am out"}/'"#);
+    place.write("mute.sh", MUTE);
     let line = "judge --input pairs.jsonl --judge ensemble --judge-member long.toml --judge-member mute.toml";
     let done = place.oaif(line).done();
     let expected = "warning: member 2 of the ensemble (command) has no usable verdict on 3 of 3 pairs";

@@ -3,7 +3,7 @@
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use super::{PAIRS, Place, completions};
+use super::{FIRST, PAIRS, Place, completions};
 
 /// Random numbers for delays; the seed is printed when a test fails.
 struct Random(u64);
@@ -62,9 +62,6 @@ fn align(run: &str, more: &str) -> String {
          --judge-rule longer {more}"
     )
 }
-
-/// A judge that prefers the first response.
-const FIRST: &str = r#"sed 's/^{\("id":"[^"]*"\),.*/{\1,"verdict":"1"}/'"#;
 
 /// [`align`] with the script `judge` as its judge.
 fn align_by_script(run: &str, more: &str) -> String {
@@ -478,14 +475,14 @@ fn a_run_that_no_longer_learns_saves_no_model_when_it_is_resumed() {
     let Some(place) = Place::with(&["tiny"]) else { return };
     place.write("pairs.jsonl", PAIRS);
     // Prefers the first response in two steps of six, and none in the others.
-    place.write(
-        "judge.sh",
-        r#"echo >> calls; said=tie; [ $(wc -l < calls) -le 2 ] && said=1
-sed 's/^{\("id":"[^"]*"\),.*/{\1,"verdict":"'$said'"}/'"#,
+    let tie = FIRST.replace(r#""1""#, r#""tie""#);
+    place.script(
+        "judge",
+        &format!("echo >> calls; if test $(wc -l < calls) -le 2; then {FIRST}; else {tie}; fi"),
     );
     let line = "align --model tiny --dataset pairs.jsonl --max-steps 6 --output-dir run --max-new-tokens 6 \
                 --judge-probes 0 --judge command --judge-command";
-    for outcome in [place.oaif_with(line, &["sh judge.sh"]), place.oaif("align --resume run")] {
+    for outcome in [place.oaif_with(line, &["./judge"]), place.oaif("align --resume run")] {
         assert_eq!(outcome.code, Some(1), "{}", outcome.err);
         assert!(outcome.err.contains("nothing was learnt in the last 4 steps"), "{}", outcome.err);
         assert!(!place.path("run/model").exists());
@@ -498,20 +495,17 @@ fn a_step_that_could_not_be_logged_is_in_no_checkpoint() {
     let Some(place) = Place::with(&["tiny"]) else { return };
     place.write("pairs.jsonl", PAIRS);
     // While the file `broken` exists, the samples of the second step's evaluation cannot be written.
-    place.write(
-        "judge.sh",
-        r#"[ -e broken ] && [ -s run/metrics.jsonl ] && rm -rf run/eval_samples.jsonl && mkdir -p run/eval_samples.jsonl/x
-sed 's/^{\("id":"[^"]*"\),.*/{\1,"verdict":"1"}/'"#,
-    );
+    let breaks = "test -e broken && test -s run/metrics.jsonl && rm -rf run/eval_samples.jsonl && mkdir -p run/eval_samples.jsonl/x";
+    place.script("judge", &format!("{breaks}\n{FIRST}"));
     let line = |dir: &str| {
         format!(
             "align --model tiny --dataset pairs.jsonl --eval-dataset pairs.jsonl --eval-steps 1 --max-steps 3 \
              --output-dir {dir} --max-new-tokens 6 --judge-probes 0 --judge command --judge-command"
         )
     };
-    place.oaif_with(&line("whole"), &["sh judge.sh"]).done();
+    place.oaif_with(&line("whole"), &["./judge"]).done();
     place.write("broken", "");
-    let outcome = place.oaif_with(&line("run"), &["sh judge.sh"]);
+    let outcome = place.oaif_with(&line("run"), &["./judge"]);
     assert_eq!(outcome.code, Some(1), "{}", outcome.err);
     assert!(outcome.err.contains("eval_samples.jsonl"), "{}", outcome.err);
     assert_eq!(place.rows("run/metrics.jsonl").len(), 1);

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Outcome, Place, assert_close, number};
+use super::{MUTE, Outcome, Place, assert_close, number};
 
 /// Twenty prompts in the vocabulary of the tiny models, each with a reference response.
 fn prompts() -> String {
@@ -218,7 +218,7 @@ fn an_ensembles_members_are_checked_for_self_preference_and_for_having_trained_t
     place.write("short.toml", "judge = 'rule'\njudge-rule = 'shorter'\n");
     place.write("tiny.toml", "judge = 'likelihood'\njudge-model = 'tiny'\n");
     place.write("mute.toml", "judge = 'command'\njudge-command = 'sh mute.sh'\n");
-    place.write("mute.sh", r#"sed 's/^{\("id":"[^"]*"\),.*/{\1,"verdict":"invalid","why":"I am out"}/'"#);
+    place.write("mute.sh", MUTE);
     place.write("both.toml", "judge = 'ensemble'\njudge-member = ['short.toml', 'tiny.toml']\n");
     let ensemble = |members: [&str; 2]| {
         format!("--judge ensemble --judge-member {}.toml --judge-member {}.toml", members[0], members[1])

@@ -26,6 +26,11 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
+/// A judge program that prefers the first response.
+const FIRST: &str = r#"sed 's/^{\("id":"[^"]*"\),.*/{\1,"verdict":"1"}/'"#;
+/// A judge program that gives no usable verdict.
+const MUTE: &str = r#"sed 's/^{\("id":"[^"]*"\),.*/{\1,"verdict":"invalid","why":"I am out"}/'"#;
+
 /// A test's own folder, which is the working directory of the program.
 struct Place {
     dir: tempfile::TempDir,

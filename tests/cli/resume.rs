@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Outcome, PAIRS, Place, RULE, place};
+use super::{FIRST, Outcome, PAIRS, Place, RULE, place};
 
 const COMMON: &str = "--max-steps 4 --save-steps 2 --per-device-train-batch-size 2 --learning-rate 1e-3";
 
@@ -55,7 +55,7 @@ fn a_resumed_ensemble_keeps_its_agreement_and_asks_no_member_twice() {
     let Some(place) = place() else { return };
     place.write("long.toml", "judge = 'rule'\njudge-rule = 'longer'\n");
     place.write("program.toml", "judge = 'command'\njudge-command = 'sh judge.sh'\n");
-    place.write("judge.sh", r#"sed 's/^{\("id":"[^"]*"\),.*/{\1,"verdict":"1"}/' | tee -a asked.jsonl"#);
+    place.write("judge.sh", format!("{FIRST} | tee -a asked.jsonl"));
     let judges =
         "--judge ensemble --judge-member long.toml --judge-member program.toml --judge-vote majority";
     let line = format!("align --model tiny --dataset pairs.jsonl --output-dir run {COMMON} {judges}");

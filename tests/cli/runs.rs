@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{PAIRS, Place, RULE, assert_close, number, place};
+use super::{FIRST, MUTE, PAIRS, Place, RULE, assert_close, number, place};
 
 /// A command line for each kind of training, short.
 fn trainings() -> [(&'static str, String); 3] {
@@ -454,7 +454,7 @@ fn the_error_that_ended_a_run_is_recorded_until_it_is_resumed() {
     place.oaif("report run").done();
     let html = String::from_utf8(place.read("run/report.html")).unwrap().replace('\u{a0}', " ");
     assert!(html.contains("The run ended with an error: ") && html.contains("broken"), "{html}");
-    place.write("judge.sh", r#"sed 's/^{\("id":"[^"]*"\),.*/{\1,"verdict":"1"}/'"#);
+    place.write("judge.sh", FIRST);
     place.oaif("align --resume run").done();
     assert!(place.json("run/run.json")["error"].is_null());
 }
@@ -462,7 +462,7 @@ fn the_error_that_ended_a_run_is_recorded_until_it_is_resumed() {
 #[test]
 fn a_run_warns_of_useless_training_and_the_report_contains_the_warnings() {
     let Some(place) = place() else { return };
-    let judge = r#"sed 's/^{\("id":"[^"]*"\),.*/{\1,"verdict":"1"}/'"#;
+    let judge = FIRST;
     let line = "align --model tiny --dataset pairs.jsonl --max-steps 12 --output-dir run --report --max-new-tokens 6 \
                 --per-device-train-batch-size 8 --learning-rate 1e-9 --judge-probes 0 --judge command --judge-command";
     let err = place.oaif_with(line, &[judge]).done().err;
@@ -488,7 +488,7 @@ fn a_run_warns_of_useless_training_and_the_report_contains_the_warnings() {
     let err = place.oaif_with(&line, &[&judge.replace(r#""1""#, r#""2""#)]).done().err;
     assert!(err.contains("preferred the second response in 100 %"), "{err}");
     // A member of an ensemble without any valid verdict.
-    place.write("mute.sh", r#"sed 's/^{\("id":"[^"]*"\),.*/{\1,"verdict":"invalid","why":"I am out"}/'"#);
+    place.write("mute.sh", MUTE);
     place.write("mute.toml", "judge = 'command'\njudge-command = 'sh mute.sh'\n");
     place.write("long.toml", "judge = 'rule'\njudge-rule = 'longer'\n");
     let line = "align --model tiny --dataset pairs.jsonl --max-steps 4 --output-dir alone --max-new-tokens 6 \

@@ -10,7 +10,7 @@ use oaif::unstable::judge::queue::{JudgeQueue, Question, Said, Usage};
 use serde_json::json;
 
 use crate::judge::*;
-use crate::server::{Reply, Request, Server};
+use crate::server::{Reply, Request, Server, wait_until};
 
 /// How long a flaky server is waited for: much longer than a good answer takes on a busy machine.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -255,11 +255,7 @@ fn if_no_server_answers_the_run_ends_within_its_patience() {
     assert!(ask(&mut dead, &questions(1)).error.unwrap().contains("no server has answered"));
     // Dropping the queue does not wait for the threads of the silent server.
     queue.submit(questions(10)).unwrap();
-    let started = Instant::now();
-    while silent.requests() == 0 {
-        assert!(started.elapsed() < timeout / 2, "no request reached the silent server");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    wait_until("no request reaches the silent server", || silent.requests() > 0);
     let started = Instant::now();
     drop(queue);
     assert!(started.elapsed() < timeout / 2, "{:?}", started.elapsed());

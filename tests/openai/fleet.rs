@@ -9,25 +9,18 @@ use oaif::unstable::judge::openai::Sources;
 use oaif::unstable::judge::queue::JudgeQueue;
 
 use crate::judge::*;
-use crate::server::{Reply, Server};
+use crate::server::{Reply, Server, wait_until};
 
 /// The number of requests that each of several servers got.
 type Counts = Arc<Vec<AtomicUsize>>;
-
-/// Waits until `is_met`, which a server does while it holds back an answer.
-fn wait_until(is_met: impl Fn() -> bool) {
-    let started = Instant::now();
-    while !is_met() {
-        assert!(started.elapsed() < Duration::from_secs(60), "the other servers do not get their requests");
-        std::thread::sleep(Duration::from_millis(1));
-    }
-}
 
 /// Counts a request to a server. Once it has had as many as `share`, it waits until all the others have, too, so that each
 /// server gets its share on a busy machine.
 fn take_turns(counts: &Counts, server: usize, share: usize) {
     let count = counts[server].fetch_add(1, Ordering::SeqCst) + 1;
-    wait_until(|| count <= share || counts.iter().all(|count| count.load(Ordering::SeqCst) >= share));
+    wait_until("the other servers get no requests", || {
+        count <= share || counts.iter().all(|count| count.load(Ordering::SeqCst) >= share)
+    });
 }
 
 #[test]
@@ -38,7 +31,9 @@ fn three_servers_share_the_work_and_one_may_fail() {
         let (has_failed, count) = (has_failed.clone(), AtomicUsize::new(0));
         Server::start(move |request| {
             let count = count.fetch_add(1, Ordering::SeqCst) + 1;
-            wait_until(|| count <= 60 || has_failed.load(Ordering::SeqCst));
+            wait_until("the other servers get no requests", || {
+                count <= 60 || has_failed.load(Ordering::SeqCst)
+            });
             Reply::After(Duration::from_millis(2), Box::new(Reply::json(200, &good(request))))
         })
     };

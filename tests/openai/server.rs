@@ -222,3 +222,12 @@ fn answer(mut stream: &TcpStream, reply: Reply) -> bool {
         }
     }
 }
+
+/// Waits until `is_met`; after half a minute it fails with `otherwise`.
+pub fn wait_until(otherwise: &str, is_met: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !is_met() {
+        assert!(started.elapsed() < Duration::from_secs(30), "{otherwise}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
